@@ -1,0 +1,2 @@
+//! The `uvti` program; everything is in the library.
+fn main() {}

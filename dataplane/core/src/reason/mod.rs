@@ -1,0 +1,93 @@
+//! Why a packet was dropped: the one table, and what a kernel VTI would have counted.
+//!
+//! Everything that names a reason (counters, `uvti stat`, `uvti reasons`, README, tests) comes from the table in
+//! this module. Numbers are append only: a reason keeps its number and meaning for ever.
+
+mod kernel;
+mod table;
+
+pub use kernel::{Icmp, LinkField, Mib, SaStat};
+pub use table::Reason;
+
+/// Which way the packet was going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// From the device to the wire.
+    Tx,
+    /// From the wire to the device.
+    Rx,
+}
+
+impl Way {
+    /// `tx` or `rx`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Way::Tx => "tx",
+            Way::Rx => "rx",
+        }
+    }
+}
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Row {
+    /// Name, as printed and as a metric label: `tx_no_sa`.
+    pub name: &'static str,
+    /// Direction.
+    pub way: Way,
+    /// Link counters that a kernel `ip_vti` adds one to.
+    pub link: &'static [LinkField],
+    /// Whether `ip6_vti` adds one to `tx_dropped` as well.
+    ///
+    /// kernel: net/ipv6/ip6_vti.c vti6_tnl_xmit()
+    pub vti6_tx_dropped: bool,
+    /// `/proc/net/xfrm_stat` counter.
+    pub mib: Option<Mib>,
+    /// Counter of the SA (`ip -s xfrm state`, `stats:`).
+    pub sa: Option<SaStat>,
+    /// What the sender of the inner packet is told.
+    pub icmp: Icmp,
+    /// What it means, one line.
+    pub meaning: &'static str,
+    /// The command that shows the cause.
+    pub check: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_carry_their_direction() {
+        let mut seen = std::collections::HashSet::new();
+        for r in Reason::ALL {
+            let row = r.row();
+            assert!(seen.insert(row.name), "{} stands twice", row.name);
+            assert!(row.name.starts_with(row.way.name()), "{}", row.name);
+            assert_eq!(Reason::from_name(row.name), Some(*r));
+            assert_eq!(Reason::ALL[*r as usize], *r);
+        }
+    }
+
+    /// kernel: net/ipv4/ip_vti.c vti_rcv_cb(): an error adds to both, a packet that met no tunnel to neither.
+    #[test]
+    fn kernel_receive_errors_come_with_a_drop() {
+        for r in Reason::ALL.iter().filter(|r| r.row().way == Way::Rx) {
+            let link = r.row().link;
+            if link.contains(&LinkField::RxErrors) {
+                assert_eq!(link, [LinkField::RxErrors, LinkField::RxDropped], "{r}");
+            }
+        }
+    }
+
+    /// kernel: include/uapi/linux/if_link.h: carrier and aborted are part of tx_errors.
+    #[test]
+    fn detailed_errors_are_part_of_the_sum() {
+        for r in Reason::ALL {
+            let link = r.row().link;
+            if link.iter().any(|f| matches!(f, LinkField::TxCarrierErrors | LinkField::TxAbortedErrors)) {
+                assert!(link.contains(&LinkField::TxErrors), "{r}");
+            }
+        }
+    }
+}

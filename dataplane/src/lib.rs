@@ -1,0 +1,1 @@
+//! Runs the core on threads, TUN devices and sockets.
