@@ -1,7 +1,16 @@
 //! Packets: buffers, views of IP headers, flows, checksums, outer headers.
 
 mod buf;
+mod checksum;
+mod encap;
+mod inner;
 mod outer;
+#[doc(hidden)]
+pub mod testing;
+pub mod tos;
 
 pub use buf::{Buf, HEADROOM, TAILROOM};
+pub use checksum::{adjust, checksum};
+pub use encap::{IPV4_HEADER, IPV6_HEADER, NoRoom, OuterHeader, TTL, UDP_HEADER, fragment_ipv4};
+pub use inner::{Flow, Inner, NotIp, proto};
 pub use outer::{Incoming, Outer, UdpPorts};

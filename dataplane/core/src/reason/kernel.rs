@@ -1,12 +1,32 @@
 //! What a kernel counts and sends: link fields, the XFRM MIB, SA statistics, ICMP.
 
-use crate::vti::LinkStats;
 use serde::{Deserialize, Serialize};
+
+/// Link counters, those of `struct rtnl_link_stats64` that a VTI touches.
+///
+/// kernel: include/uapi/linux/if_link.h
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names are the kernel's, and its documentation is the reference")]
+pub struct LinkStats {
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub rx_errors: u64,
+    pub rx_dropped: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    pub tx_errors: u64,
+    pub tx_dropped: u64,
+    pub collisions: u64,
+    pub tx_carrier_errors: u64,
+    pub tx_aborted_errors: u64,
+}
 
 /// A field of `struct rtnl_link_stats64` that a reason adds one to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the kernel's: include/uapi/linux/if_link.h")]
 pub enum LinkField {
+    RxPackets,
+    RxBytes,
     RxErrors,
     RxDropped,
     TxPackets,
@@ -22,6 +42,8 @@ impl LinkField {
     /// The kernel's name of the field.
     pub const fn name(self) -> &'static str {
         match self {
+            LinkField::RxPackets => "rx_packets",
+            LinkField::RxBytes => "rx_bytes",
             LinkField::RxErrors => "rx_errors",
             LinkField::RxDropped => "rx_dropped",
             LinkField::TxPackets => "tx_packets",
@@ -34,9 +56,11 @@ impl LinkField {
         }
     }
 
-    /// Adds `n` to the field.
+    /// Adds `n` packets to the field. Received bytes are counted by length where the packet is.
     pub fn add(self, stats: &mut LinkStats, n: u64) {
         let field = match self {
+            LinkField::RxPackets => &mut stats.rx_packets,
+            LinkField::RxBytes => return,
             LinkField::RxErrors => &mut stats.rx_errors,
             LinkField::RxDropped => &mut stats.rx_dropped,
             LinkField::TxPackets => &mut stats.tx_packets,

@@ -6,7 +6,7 @@
 mod kernel;
 mod table;
 
-pub use kernel::{Icmp, LinkField, Mib, SaStat};
+pub use kernel::{Icmp, LinkField, LinkStats, Mib, SaStat};
 pub use table::Reason;
 
 /// Which way the packet was going.

@@ -112,9 +112,6 @@ reasons! {
     /// The SA's sequence number would wrap: it must be replaced.
     TxSeqOverflow "tx_seq_overflow" Tx [TxErrors TxAbortedErrors] mib OutStateSeqError
         => "uvti ip xfrm state list";
-    /// The SA was deleted or expired between the decision and the encryption.
-    TxSaInvalid "tx_sa_invalid" Tx [TxErrors TxAbortedErrors] mib OutStateInvalid
-        => "uvti ip xfrm state list";
     /// The cipher refused the packet.
     TxSealFailed "tx_seal_failed" Tx [TxErrors TxAbortedErrors] mib OutStateProtoError
         => "uvti drops --reason tx_seal_failed";
@@ -166,9 +163,6 @@ reasons! {
         => "uvti ip xfrm state list";
     /// The SA has `dir out`.
     RxWrongDirection "rx_wrong_direction" Rx [RxErrors RxDropped] mib InStateDirError
-        => "uvti ip xfrm state list";
-    /// The SA was deleted or expired between look-up and decryption.
-    RxSaInvalid "rx_sa_invalid" Rx [RxErrors RxDropped] mib InStateInvalid
         => "uvti ip xfrm state list";
     /// The SA wants UDP encapsulation and the packet has none, or the other way round.
     RxEncapMismatch "rx_encap_mismatch" Rx [RxErrors RxDropped] mib InStateMismatch
@@ -230,6 +224,16 @@ reasons! {
     /// The device refused the packet (it is down, gone, or the packet is not IP).
     RxDeviceRefused "rx_device_refused" Rx [RxDropped]
         => "ip link show DEV";
+    /// Authentic, but the inner packet's version is not what its next header says. A kernel VTI has received it;
+    /// its IP stack drops it afterwards.
+    RxInnerVersion "rx_inner_version" Rx [RxPackets RxBytes]
+        => "uvti drops --reason rx_inner_version";
+    /// No input policy without mark matches the outer packet itself, and the default policy for input is block.
+    RxOuterDefaultBlock "rx_outer_default_block" Rx [] mib InNoPols
+        => "uvti ip xfrm policy getdefault";
+    /// The device was deleted while the packet waited in its queue.
+    TxDeviceGone "tx_device_gone" Tx []
+        => "uvti ip link show";
 }
 
 impl Reason {

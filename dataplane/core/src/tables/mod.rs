@@ -1,5 +1,15 @@
 //! The tables that the datapath reads, as one immutable snapshot, and the operations that make the next one.
 
+mod devices;
 mod op;
+mod policies;
+mod shards;
+mod snapshot;
+mod states;
 
+pub use devices::Devices;
 pub use op::{Errno, Op, Refusal, StateMatch};
+pub use policies::{Policies, Policy};
+pub use shards::Shards;
+pub use snapshot::{Context, Snapshot};
+pub use states::{Resolved, States};

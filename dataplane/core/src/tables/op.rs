@@ -1,6 +1,6 @@
 //! Changes to the tables, and why one is refused.
 
-use crate::vti::LinkSpec;
+use crate::device::LinkSpec;
 use crate::xfrm::{Action, Direction, PolicyId, PolicySpec, Proto, SaId, StateSpec};
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -7,6 +7,7 @@ mod alg;
 mod id;
 mod lifetime;
 mod policy;
+mod sa;
 mod selector;
 mod state;
 
@@ -14,6 +15,7 @@ pub use alg::{AlgAead, AlgAuth, AlgEnc, Algorithms, Key};
 pub use id::{Direction, Family, Mark, Mode, Proto, SaDirection, SaId, Spi};
 pub use lifetime::{Lifetime, Limits};
 pub use policy::{Action, Level, MAX_TEMPLATES, PolicyFlags, PolicyId, PolicyInfo, PolicySpec, Template};
+pub use sa::{Runtime, Sa};
 pub use selector::{PortMatch, Selector};
 pub use state::{
     Encap, EncapKind, ExtraFlags, MAX_REPLAY_WINDOW, ReplayCounters, StateFlags, StateInfo, StateSpec,

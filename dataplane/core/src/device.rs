@@ -1,5 +1,7 @@
-//! VTI devices as configured and as shown.
+//! VTI devices: as configured, as shown, and as the datapath sees them.
 
+use crate::reason::LinkStats;
+use crate::xfrm::Family;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -45,25 +47,6 @@ pub struct LinkSpec {
     pub mtu: Option<u32>,
 }
 
-/// Link counters, those of `struct rtnl_link_stats64` that a VTI touches.
-///
-/// kernel: include/uapi/linux/if_link.h
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the names are the kernel's, and its documentation is the reference")]
-pub struct LinkStats {
-    pub rx_packets: u64,
-    pub rx_bytes: u64,
-    pub rx_errors: u64,
-    pub rx_dropped: u64,
-    pub tx_packets: u64,
-    pub tx_bytes: u64,
-    pub tx_errors: u64,
-    pub tx_dropped: u64,
-    pub collisions: u64,
-    pub tx_carrier_errors: u64,
-    pub tx_aborted_errors: u64,
-}
-
 /// A running VTI, as shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkInfo {
@@ -79,4 +62,42 @@ pub struct LinkInfo {
     pub txqlen: u32,
     /// Counters as a kernel VTI would show them.
     pub stats: LinkStats,
+}
+
+/// Names a device for as long as the process lives; never used again after the device is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DeviceId(pub u32);
+
+impl DeviceId {
+    /// Stands for packets that met no device.
+    pub const NONE: DeviceId = DeviceId(0);
+}
+
+/// A device as the datapath sees it.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// Its number.
+    pub id: DeviceId,
+    /// As configured.
+    pub spec: LinkSpec,
+    /// Interface index of the TUN device.
+    pub ifindex: u32,
+    /// MTU in force, bytes.
+    pub mtu: u32,
+    /// Whether it is administratively up: a device that is down receives nothing.
+    pub up: bool,
+    /// Transmit queue length, packets.
+    pub txqlen: u32,
+    /// `net.ipv4.conf.DEV.disable_xfrm`.
+    pub disable_xfrm: bool,
+}
+
+impl Device {
+    /// Family of the outer header.
+    pub const fn family(&self) -> Family {
+        match self.spec.kind {
+            LinkKind::Vti => Family::V4,
+            LinkKind::Vti6 => Family::V6,
+        }
+    }
 }

@@ -1,0 +1,29 @@
+//! Outer routes: what the host answers for a tunnel's endpoints.
+//!
+//! The host routed the inner packet to the device already. What a VTI looks up is the way to the far end, once per
+//! (source, destination, mark); the answer is cached here and asked for again when the host's routing changes.
+
+use std::net::IpAddr;
+
+/// What the outer route depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RouteKey {
+    /// Outer source.
+    pub src: IpAddr,
+    /// Outer destination.
+    pub dst: IpAddr,
+    /// Mark of the look-up (`output-mark` of the SA).
+    pub mark: u32,
+}
+
+/// The way to the far end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Device the packet leaves by.
+    pub ifindex: u32,
+    /// Path MTU: of the route if it has one, else of the device. Bytes.
+    pub mtu: u32,
+}
+
+/// The host's answer; `None` when there is no way: no route, blackhole, unreachable, prohibit, link down.
+pub type Answer = Option<Route>;

@@ -1,0 +1,155 @@
+//! The SPD: policies by direction, in the order in which they are tried.
+
+use super::{Errno, Refusal};
+use crate::packet::Flow;
+use crate::xfrm::{Action, Direction, Lifetime, Mark, PolicyId, PolicyInfo, PolicySpec, Selector};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A policy in the tables.
+#[derive(Debug)]
+pub struct Policy {
+    /// As configured, with its index.
+    pub spec: PolicySpec,
+    /// Order of creation: among equal priorities the oldest is tried first, and lists are newest first.
+    pub number: u64,
+    add_time: u64,
+    use_time: AtomicU64,
+}
+
+impl Policy {
+    pub(super) fn new(spec: PolicySpec, number: u64, now: u64) -> Self {
+        Self { spec, number, add_time: now, use_time: AtomicU64::new(0) }
+    }
+
+    /// Notes a use at `now`, seconds since the Unix epoch.
+    #[inline]
+    pub fn touch(&self, now: u64) {
+        // Several workers may do this; the cache line stays shared within a second.
+        if self.use_time.load(Relaxed) != now {
+            self.use_time.store(now, Relaxed);
+        }
+    }
+
+    /// The policy as `ip xfrm policy` shows it.
+    pub fn info(&self) -> PolicyInfo {
+        let use_time = self.use_time.load(Relaxed);
+        let current = Lifetime { add_time: self.add_time, use_time, ..Lifetime::default() };
+        PolicyInfo { spec: self.spec.clone(), current }
+    }
+
+    /// kernel: net/xfrm/xfrm_policy.c xfrm_policy_match()
+    #[inline]
+    fn matches(&self, flow: &Flow, dev: &str, mark: u32, if_id: u32) -> bool {
+        self.spec.mark.matches(mark) && self.spec.if_id == if_id && self.spec.sel.matches(flow, dev)
+    }
+
+    fn is_named(&self, sel: &Selector, mark: Mark, if_id: u32) -> bool {
+        self.spec.sel == *sel && self.spec.mark == mark && self.spec.if_id == if_id
+    }
+}
+
+/// All policies.
+#[derive(Clone)]
+pub struct Policies {
+    /// By direction; each sorted by (priority, number): the first that matches wins.
+    lists: [Arc<Vec<Arc<Policy>>>; 3],
+    /// What happens to packets that none matches.
+    pub defaults: [Action; 3],
+    next_index: u32,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self { lists: Default::default(), defaults: [Action::Allow; 3], next_index: 0 }
+    }
+}
+
+impl Policies {
+    /// Policies of a direction in the order in which they are tried.
+    pub fn of(&self, dir: Direction) -> &[Arc<Policy>] {
+        &self.lists[dir as usize]
+    }
+
+    /// The policy for a flow. Lower priority numbers win, then the older: not the more specific.
+    ///
+    /// kernel: net/xfrm/xfrm_policy.c xfrm_policy_lookup_bytype()
+    #[inline]
+    pub fn lookup(&self, dir: Direction, flow: &Flow, dev: &str, mark: u32, if_id: u32) -> Option<&Arc<Policy>> {
+        self.of(dir).iter().find(|p| p.matches(flow, dev, mark, if_id))
+    }
+
+    /// All, newest first, as `ip xfrm policy list` prints them.
+    pub fn newest_first(&self) -> Vec<&Arc<Policy>> {
+        let mut all: Vec<_> = self.lists.iter().flat_map(|l| l.iter()).collect();
+        all.sort_unstable_by_key(|p| std::cmp::Reverse(p.number));
+        all
+    }
+
+    /// The policy of that name.
+    pub fn named(&self, id: &PolicyId) -> Option<&Arc<Policy>> {
+        match id {
+            PolicyId::Index { index, dir, mark, if_id } => {
+                let same = |p: &&Arc<Policy>| {
+                    p.spec.index == *index && p.spec.mark == *mark && p.spec.if_id == *if_id
+                };
+                self.of(*dir).iter().find(same)
+            }
+            PolicyId::Selector { sel, dir, mark, if_id } => {
+                self.of(*dir).iter().find(|p| p.is_named(sel, *mark, *if_id))
+            }
+        }
+    }
+
+    /// `add`: refused if there is one with this selector, mark and if_id. `update`: replaces it in its place.
+    ///
+    /// kernel: net/xfrm/xfrm_policy.c xfrm_policy_insert()
+    pub(super) fn insert(&mut self, spec: &PolicySpec, replace: bool, number: u64, now: u64) -> Result<(), Refusal> {
+        let mut spec = spec.clone();
+        let old = self.of(spec.dir).iter().find(|p| p.is_named(&spec.sel, spec.mark, spec.if_id)).cloned();
+        let mut number = number;
+        match old {
+            Some(_) if !replace => return Err(Refusal::errno(Errno::Exists)),
+            Some(old) => {
+                spec.index = old.spec.index;
+                number = old.number;
+                self.remove(&old);
+            }
+            None => spec.index = self.index_for(spec.dir, spec.index),
+        }
+        let list = Arc::make_mut(&mut self.lists[spec.dir as usize]);
+        let at = list.partition_point(|p| (p.spec.priority, p.number) < (spec.priority, number));
+        list.insert(at, Arc::new(Policy::new(spec, number, now)));
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, policy: &Arc<Policy>) {
+        Arc::make_mut(&mut self.lists[policy.spec.dir as usize]).retain(|p| !Arc::ptr_eq(p, policy));
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.lists = Default::default();
+    }
+
+    /// The next free index: steps of 8 with the direction in the low bits; the first is never 0.
+    ///
+    /// kernel: net/xfrm/xfrm_policy.c xfrm_gen_index()
+    fn index_for(&mut self, dir: Direction, asked: u32) -> u32 {
+        let taken = |index: u32, lists: &[Arc<Vec<Arc<Policy>>>; 3]| {
+            lists[dir as usize].iter().any(|p| p.spec.index == index)
+        };
+        if asked != 0 && asked & 7 == dir as u32 && !taken(asked, &self.lists) {
+            return asked;
+        }
+        loop {
+            let index = match self.next_index | dir as u32 {
+                0 => 8,
+                index => index,
+            };
+            self.next_index = self.next_index.wrapping_add(8);
+            if !taken(index, &self.lists) {
+                return index;
+            }
+        }
+    }
+}

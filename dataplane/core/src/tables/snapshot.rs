@@ -1,0 +1,191 @@
+//! The one snapshot that a worker reads, and how an operation turns it into the next.
+
+use super::{Devices, Errno, Op, Policies, Refusal, Shards, States};
+use crate::device::{Device, DeviceId};
+use crate::esp::Crypter;
+use crate::route::{Answer, RouteKey};
+use crate::xfrm::{Direction, Level, Mode, PolicyId, PolicySpec, Proto, Runtime, Sa, SaId, StateSpec};
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+/// Devices, states, policies and outer routes at one moment. Cloning shares everything.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    /// Devices.
+    pub devices: Devices,
+    /// States.
+    pub states: States,
+    /// Policies.
+    pub policies: Policies,
+    /// Outer routes, as the host answered last.
+    pub routes: Shards<RouteKey, Answer>,
+    /// How many workers share the SAs.
+    pub workers: u16,
+    next_number: u64,
+}
+
+/// What an operation needs from outside of the core.
+pub struct Context<'a> {
+    /// Seconds since the Unix epoch.
+    pub now: u64,
+    /// A source of random numbers, for salts.
+    pub random: &'a mut dyn FnMut() -> u64,
+}
+
+impl Snapshot {
+    /// Empty tables for so many workers.
+    pub fn new(workers: u16) -> Self {
+        Self { workers: workers.max(1), ..Self::default() }
+    }
+
+    /// Applies a change of states or policies. Links come by [`Snapshot::put_device`], for they need the host.
+    pub fn apply(&mut self, op: &Op, cx: &mut Context<'_>) -> Result<(), Refusal> {
+        match op {
+            Op::StateAdd(spec) => self.add_state(spec, cx),
+            Op::StateUpdate(spec) => self.update_state(spec, cx),
+            Op::StateDel(id) => self.delete_state(id),
+            Op::StateFlush(proto) => self.flush_states(*proto),
+            Op::PolicyAdd(spec) => self.put_policy(spec, false, cx.now),
+            Op::PolicyUpdate(spec) => self.put_policy(spec, true, cx.now),
+            Op::PolicyDel(id) => self.delete_policy(id),
+            Op::PolicyFlush => {
+                self.policies.clear();
+                Ok(())
+            }
+            Op::PolicyDefault { dir, action } => {
+                self.policies.defaults[*dir as usize] = *action;
+                Ok(())
+            }
+            Op::LinkAdd(_) | Op::LinkChange(_) | Op::LinkDel { .. } => Err(Refusal::errno(Errno::NotSupported)),
+        }
+    }
+
+    /// Whether a device may be added: refused if its name or endpoints are taken.
+    pub fn check_device(&self, spec: &crate::device::LinkSpec) -> Result<(), Refusal> {
+        self.devices.check_new(spec)
+    }
+
+    /// Adds a device, or replaces the one of its number.
+    pub fn put_device(&mut self, device: Device) {
+        self.devices.insert(Arc::new(device));
+    }
+
+    /// Removes a device.
+    pub fn remove_device(&mut self, id: DeviceId) -> Option<Arc<Device>> {
+        self.devices.remove(id)
+    }
+
+    /// Removes a state that is dead already (expired), if it is still there.
+    pub fn remove_state(&mut self, sa: &Arc<Sa>) {
+        self.states.remove(sa);
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn add_state(&mut self, spec: &StateSpec, cx: &mut Context<'_>) -> Result<(), Refusal> {
+        check_state(spec)?;
+        let crypter = Arc::new(Crypter::new(&spec.algs)?);
+        self.states.check_new(spec)?;
+        let run = Arc::new(Runtime::new(spec, cx.now, (cx.random)()));
+        let home = home(spec, self.workers);
+        let (selector, number) = (spec.selector(), self.number());
+        self.states.insert(Arc::new(Sa { spec: spec.clone(), selector, crypter, number, home, run }));
+        Ok(())
+    }
+
+    /// Selector, limits, encapsulation and marks change; keys, counters, numbers and window stay.
+    ///
+    /// kernel: net/xfrm/xfrm_state.c xfrm_state_update()
+    fn update_state(&mut self, spec: &StateSpec, _cx: &mut Context<'_>) -> Result<(), Refusal> {
+        check_state(spec)?;
+        let old = self.states.named(&spec.id()).cloned().ok_or(Refusal::errno(Errno::NoProcess))?;
+        let mut new = old.spec.clone();
+        new.limits = spec.limits;
+        new.sel = spec.sel.clone();
+        if spec.encap.is_some() && old.spec.encap.is_some() {
+            new.encap = spec.encap;
+        }
+        if !spec.output_mark.is_unset() {
+            new.output_mark = spec.output_mark;
+        }
+        let sa = Sa {
+            selector: new.selector(),
+            spec: new,
+            crypter: old.crypter.clone(),
+            number: old.number,
+            home: old.home,
+            run: old.run.clone(),
+        };
+        self.states.remove(&old);
+        self.states.insert(Arc::new(sa));
+        Ok(())
+    }
+
+    fn delete_state(&mut self, id: &SaId) -> Result<(), Refusal> {
+        let sa = self.states.named(id).cloned().ok_or(Refusal::errno(Errno::NoProcess))?;
+        self.states.remove(&sa);
+        Ok(())
+    }
+
+    /// kernel: net/xfrm/xfrm_user.c xfrm_flush_sa(): flushing nothing is no error
+    fn flush_states(&mut self, proto: Proto) -> Result<(), Refusal> {
+        if proto == Proto::Any {
+            self.states = States::default();
+        } else {
+            let doomed: Vec<_> =
+                self.states.newest_first().into_iter().filter(|sa| sa.spec.proto == proto).cloned().collect();
+            doomed.iter().for_each(|sa| self.states.remove(sa));
+        }
+        Ok(())
+    }
+
+    fn put_policy(&mut self, spec: &PolicySpec, replace: bool, now: u64) -> Result<(), Refusal> {
+        check_policy(spec)?;
+        let number = self.number();
+        self.policies.insert(spec, replace, number, now)
+    }
+
+    fn delete_policy(&mut self, id: &PolicyId) -> Result<(), Refusal> {
+        let policy = self.policies.named(id).cloned().ok_or(Refusal::errno(Errno::NoEntry))?;
+        self.policies.remove(&policy);
+        Ok(())
+    }
+}
+
+/// What the kernel refuses, and what only userspace does: by name.
+fn check_state(spec: &StateSpec) -> Result<(), Refusal> {
+    if spec.proto != Proto::Esp {
+        let text = format!("uvti: proto {}: not supported in userspace, only esp", spec.proto.name());
+        return Err(Refusal::message(Errno::NotSupported, text));
+    }
+    if spec.src.is_ipv4() != spec.dst.is_ipv4() {
+        return Err(Refusal::errno(Errno::Invalid));
+    }
+    Ok(())
+}
+
+/// kernel: net/xfrm/xfrm_user.c validate_tmpl(): an optional tunnel on output could be left out in the clear
+fn check_policy(spec: &PolicySpec) -> Result<(), Refusal> {
+    let optional_tunnel = |t: &crate::xfrm::Template| {
+        t.level == Level::Use && matches!(t.mode, Mode::Tunnel | Mode::Beet) && spec.dir == Direction::Out
+    };
+    if spec.templates.iter().any(optional_tunnel) {
+        let text = "Mode in optional template not allowed in outbound policy";
+        return Err(Refusal::message(Errno::Invalid, text));
+    }
+    if spec.templates.len() > 1 {
+        let text = "uvti: more than one template: not supported in userspace";
+        return Err(Refusal::message(Errno::NotSupported, text));
+    }
+    Ok(())
+}
+
+/// The home worker: the same for an SA that is deleted and added again.
+fn home(spec: &StateSpec, workers: u16) -> u16 {
+    let mut h = foldhash::quality::FixedState::default().build_hasher();
+    h.write_u32(spec.spi.0);
+    (h.finish() % u64::from(workers.max(1))) as u16
+}

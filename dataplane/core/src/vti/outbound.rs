@@ -1,0 +1,251 @@
+//! Transmit: passes over a burst of inner packets.
+//!
+//! Dissect all; decide once a flow; per packet, in order, size and lifetime; reserve exactly the sequence numbers
+//! that will be used; seal. Each packet has a verdict; a pass skips what is decided.
+
+use super::transmit::{self, Decision, Refused};
+use super::{Drop, transmit::route_key};
+use crate::device::Device;
+use crate::esp::{Header, Numbers, SealError, peek};
+use crate::packet::{Buf, Flow, Inner, NotIp, OuterHeader, UdpPorts, proto, tos};
+use crate::reason::Reason;
+use crate::tables::Snapshot;
+use crate::xfrm::{ExtraFlags, Family, Proto, Sa, StateFlags};
+use std::sync::Arc;
+
+/// One packet of a burst.
+#[derive(Debug)]
+pub struct TxSlot {
+    /// The inner packet; after [`TxVerdict::Send`] the outer one.
+    pub buf: Buf,
+    /// Length of the inner packet, bytes.
+    pub len: usize,
+    /// What becomes of it.
+    pub verdict: TxVerdict,
+    inner: Option<Inner>,
+    group: usize,
+}
+
+impl TxSlot {
+    /// A packet read from a device, not decided yet.
+    pub fn new(buf: Buf) -> Self {
+        Self { len: buf.len(), buf, verdict: TxVerdict::Pending, inner: None, group: 0 }
+    }
+
+    /// The dissected packet, as long as it is still the inner one (for an ICMP error).
+    pub fn inner(&self) -> Option<&Inner> {
+        self.inner.as_ref()
+    }
+
+    fn pending(&self) -> bool {
+        matches!(self.verdict, TxVerdict::Pending)
+    }
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Debug)]
+pub enum TxVerdict {
+    /// Not decided yet.
+    Pending,
+    /// Sealed, with an outer header: to be sent, in fragments where it is longer than the path's MTU.
+    Send {
+        /// MTU of the path, bytes.
+        path_mtu: u32,
+        /// The SA that sealed it.
+        sa: Arc<Sa>,
+    },
+    /// To the SA's home worker, as it is.
+    Hop(u16),
+    /// Dropped.
+    Drop(Drop),
+}
+
+/// The packets of one flow.
+struct Group {
+    flow: Flow,
+    result: Result<Decision, Refused>,
+    lane: usize,
+}
+
+/// The packets of one SA.
+struct Lane {
+    sa: Arc<Sa>,
+    /// Packets and bytes of the SA, with those of this burst that were let through so far.
+    packets: u64,
+    bytes: u64,
+    wanted: usize,
+    numbers: Option<Numbers>,
+}
+
+/// Carries bursts out of a device. Holds scratch memory only: nothing is remembered from burst to burst.
+#[derive(Default)]
+pub struct Transmitter {
+    groups: Vec<Group>,
+    lanes: Vec<Lane>,
+}
+
+impl Transmitter {
+    /// Gives every packet of `burst` a verdict. `me` is this worker, `now` is in seconds since the Unix epoch.
+    pub fn run(&mut self, tables: &Snapshot, device: &Device, burst: &mut [TxSlot], me: u16, now: u64) {
+        self.groups.clear();
+        self.lanes.clear();
+        burst.iter_mut().for_each(dissect);
+        for slot in burst.iter_mut().filter(|s| s.pending()) {
+            self.decide(tables, device, slot, me);
+        }
+        for slot in burst.iter_mut().filter(|s| s.pending()) {
+            self.admit(tables, device, slot);
+        }
+        for lane in &mut self.lanes {
+            lane.numbers = Some(lane.sa.run.out.reserve(lane.wanted));
+        }
+        for slot in burst.iter_mut().filter(|s| s.pending()) {
+            self.seal(slot, now);
+        }
+        self.groups.clear();
+        self.lanes.clear();
+    }
+
+    /// Finds the packet's flow among those of the burst, or decides for a new one.
+    fn decide(&mut self, tables: &Snapshot, device: &Device, slot: &mut TxSlot, me: u16) {
+        let Some(inner) = slot.inner else { return };
+        let known = self.groups.iter().rposition(|g| g.flow == inner.flow);
+        slot.group = known.unwrap_or_else(|| {
+            let result = transmit::decide(tables, device, &inner.flow);
+            self.groups.push(Group { flow: inner.flow, result, lane: usize::MAX });
+            self.groups.len() - 1
+        });
+        if let Ok(decision) = &self.groups[slot.group].result {
+            if decision.sa.home != me {
+                slot.verdict = TxVerdict::Hop(decision.sa.home);
+            } else if is_own_esp(tables, device, &inner, slot.buf.bytes()) {
+                slot.verdict = TxVerdict::Drop(Reason::TxOwnEsp.into());
+            }
+        }
+    }
+
+    /// Size and lifetime, in the order of the packets. An SA that reaches a limit is dead for the next packet, which
+    /// may find another one.
+    fn admit(&mut self, tables: &Snapshot, device: &Device, slot: &mut TxSlot) {
+        let group = &mut self.groups[slot.group];
+        if group.result.as_ref().is_ok_and(|d| !d.sa.run.alive()) {
+            group.result = transmit::decide(tables, device, &group.flow);
+            group.lane = usize::MAX;
+        }
+        let decision = match &group.result {
+            Ok(decision) => decision,
+            Err(r) => {
+                slot.verdict =
+                    TxVerdict::Drop(Drop { reason: r.reason, sa: r.sa.clone(), policy: r.policy.clone(), mtu: 0 });
+                return;
+            }
+        };
+        let refuse = |reason, mtu| {
+            TxVerdict::Drop(Drop { reason, sa: Some(decision.sa.clone()), policy: Some(decision.policy.clone()), mtu })
+        };
+        let may_not_fragment = slot.inner.is_some_and(|i| i.df);
+        if slot.len > decision.mtu as usize && may_not_fragment {
+            slot.verdict = refuse(Reason::TxTooBig, decision.mtu);
+            return;
+        }
+        if group.lane == usize::MAX {
+            group.lane = lane_of(&mut self.lanes, &decision.sa);
+        }
+        let lane = &mut self.lanes[group.lane];
+        if lane.sa.exhausted(lane.packets, lane.bytes) {
+            lane.sa.run.kill();
+            slot.verdict = refuse(Reason::TxSaExpired, 0);
+            return;
+        }
+        lane.packets += 1;
+        lane.bytes += slot.len as u64;
+        lane.wanted += 1;
+    }
+
+    /// Takes the next number of the packet's SA and builds the outer packet.
+    fn seal(&mut self, slot: &mut TxSlot, now: u64) {
+        let group = &self.groups[slot.group];
+        let (Ok(decision), Some(inner)) = (&group.result, slot.inner) else { return };
+        let Some(lane) = self.lanes.get_mut(group.lane) else { return };
+        let sa = lane.sa.clone();
+        let drop = |reason| {
+            TxVerdict::Drop(Drop { reason, sa: Some(sa.clone()), policy: Some(decision.policy.clone()), mtu: 0 })
+        };
+        let Some(seq) = lane.numbers.as_mut().and_then(Iterator::next) else {
+            slot.verdict = drop(Reason::TxSeqOverflow);
+            return;
+        };
+        decision.policy.touch(now);
+        sa.run.consume(1, slot.len as u64, now);
+        slot.verdict = match encapsulate(&sa, &mut slot.buf, &inner, seq) {
+            Ok(()) => TxVerdict::Send { path_mtu: decision.route.mtu, sa: sa.clone() },
+            Err(reason) => drop(reason),
+        };
+    }
+}
+
+fn dissect(slot: &mut TxSlot) {
+    match Inner::dissect(slot.buf.bytes()) {
+        Ok(inner) => slot.inner = Some(inner),
+        Err(NotIp::Runt) => slot.verdict = TxVerdict::Drop(Reason::TxRunt.into()),
+        Err(NotIp::Version) => slot.verdict = TxVerdict::Drop(Reason::TxNotIp.into()),
+    }
+}
+
+fn lane_of(lanes: &mut Vec<Lane>, sa: &Arc<Sa>) -> usize {
+    let same = |l: &Lane| Arc::ptr_eq(&l.sa.run, &sa.run);
+    lanes.iter().position(same).unwrap_or_else(|| {
+        let used = sa.run.current();
+        lanes.push(Lane { sa: sa.clone(), packets: used.packets, bytes: used.bytes, wanted: 0, numbers: None });
+        lanes.len() - 1
+    })
+}
+
+/// The second net against loops: a packet of this tunnel in this tunnel, which no route look-up foresaw.
+fn is_own_esp(tables: &Snapshot, device: &Device, inner: &Inner, packet: &[u8]) -> bool {
+    let at = match inner.flow.proto {
+        proto::ESP => inner.payload,
+        proto::UDP => inner.payload + 8,
+        _ => return false,
+    };
+    let Some((spi, _)) = packet.get(at..).and_then(peek) else { return false };
+    let ours = tables.states.any_mark(inner.flow.dst, spi, Proto::Esp);
+    let ends = &device.spec;
+    ours.is_some_and(|sa| {
+        sa.spec.src == inner.flow.src
+            && (ends.local.is_unspecified() || ends.local == inner.flow.src)
+            && (ends.remote.is_unspecified() || ends.remote == inner.flow.dst)
+            && tables.routes.find(&route_key(sa)).is_some()
+    })
+}
+
+/// ESP and outer header around the packet in `buf`.
+///
+/// kernel: net/xfrm/xfrm_output.c xfrm4_tunnel_encap_add(), xfrm6_tunnel_encap_add()
+fn encapsulate(sa: &Sa, buf: &mut Buf, inner: &Inner, seq: u64) -> Result<(), Reason> {
+    let spec = &sa.spec;
+    let next_header = match inner.flow.family() {
+        Family::V4 => proto::IPIP,
+        Family::V6 => proto::IPV6,
+    };
+    let header = Header { spi: spec.spi, seq, esn: spec.flags.has(StateFlags::ESN) };
+    sa.crypter.seal(buf, header, sa.run.salt ^ seq, next_header, spec.tfcpad as usize).map_err(|e| match e {
+        SealError::NoRoom => Reason::TxNoRoom,
+        SealError::Cipher => Reason::TxSealFailed,
+    })?;
+    let copy = tos::Encap {
+        dscp: !spec.extra_flags.has(ExtraFlags::DONT_ENCAP_DSCP),
+        ecn: !spec.flags.has(StateFlags::NOECN),
+    };
+    let df = inner.df && !spec.flags.has(StateFlags::NOPMTUDISC);
+    let outer = OuterHeader {
+        src: spec.src,
+        dst: spec.dst,
+        tos: tos::encap(inner.tos, copy),
+        df,
+        id: if df { 0 } else { sa.run.next_ip_id() },
+        flow_label: inner.flow_label,
+        udp: spec.encap.map(|e| UdpPorts { src: e.sport, dst: e.dport }),
+    };
+    outer.push(buf).map_err(|_| Reason::TxNoRoom)
+}

@@ -1,0 +1,155 @@
+//! The receive decisions: which device and SA an ESP packet is for, and whether what was in it may pass.
+//!
+//! kernel: net/ipv4/ip_vti.c vti_input(), net/xfrm/xfrm_input.c xfrm_input(), vti_rcv_cb()
+
+use crate::device::Device;
+use crate::esp;
+use crate::packet::{Flow, Outer, proto};
+use crate::reason::Reason;
+use crate::tables::{Policy, Snapshot};
+use crate::xfrm::{Action, Direction, EncapKind, Level, Mode, PolicySpec, Proto, Sa, SaDirection, Template};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// An ESP packet that has a device and an SA.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// The device it is for.
+    pub device: Arc<Device>,
+    /// The SA it names.
+    pub sa: Arc<Sa>,
+    /// Low half of its sequence number.
+    pub seq: u32,
+}
+
+/// Why it has not, and how far it came.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// The reason.
+    pub reason: Reason,
+    /// The device, if it met one.
+    pub device: Option<Arc<Device>>,
+    /// The SA, if it named one.
+    pub sa: Option<Arc<Sa>>,
+}
+
+impl From<Reason> for Refused {
+    fn from(reason: Reason) -> Self {
+        Refused { reason, device: None, sa: None }
+    }
+}
+
+/// A NAT-T keepalive is one byte of this value (RFC 3948 §2.3).
+const KEEPALIVE: [u8; 1] = [0xff];
+
+/// Finds device and SA of a received packet: everything that is decided before the packet is decrypted and that
+/// does not depend on the packets before it. `esp` starts at the SPI.
+pub fn admit(tables: &Snapshot, outer: &Outer, esp: &[u8]) -> Result<Admitted, Refused> {
+    if outer.udp.is_some() {
+        check_not_ike(esp)?;
+    }
+    let header = esp::peek(esp);
+    let Some(device) = tables.devices.tunnel(outer.dst, outer.src) else {
+        return Err(without_tunnel(tables, outer, esp).into());
+    };
+    let refused = |reason| Refused { reason, device: Some(device.clone()), sa: None };
+    outer_policy(tables, outer)?;
+    let (spi, seq) = header.ok_or_else(|| refused(Reason::RxShort))?;
+    let sa = tables
+        .states
+        .lookup(outer.dst, spi, Proto::Esp, device.spec.ikey)
+        .ok_or_else(|| refused(Reason::RxNoSa))?;
+    check_sa(sa, outer).map_err(|reason| Refused { sa: Some(sa.clone()), ..refused(reason) })?;
+    Ok(Admitted { device: device.clone(), sa: sa.clone(), seq })
+}
+
+/// RFC 3948 §2: what shares the port with ESP.
+fn check_not_ike(payload: &[u8]) -> Result<(), Reason> {
+    match payload {
+        p if p == KEEPALIVE => Err(Reason::RxKeepalive),
+        [0, 0, 0, 0, ..] => Err(Reason::RxNonEsp),
+        _ => Ok(()),
+    }
+}
+
+/// Without a tunnel the kernel's plain ESP takes the packet: it knows the SA or not, and then no policy.
+///
+/// kernel: net/ipv4/ip_vti.c vti_input(): not handled, falls through to esp4
+fn without_tunnel(tables: &Snapshot, outer: &Outer, esp: &[u8]) -> Reason {
+    let known = esp::peek(esp).is_some_and(|(spi, _)| tables.states.lookup(outer.dst, spi, Proto::Esp, 0).is_some());
+    if known { Reason::RxNoTunnelKnownSa } else { Reason::RxNoTunnel }
+}
+
+/// The input policies without mark apply to the outer packet first, which has not come through IPsec yet.
+///
+/// kernel: net/ipv4/ip_vti.c vti_input() xfrm4_policy_check()
+fn outer_policy(tables: &Snapshot, outer: &Outer) -> Result<(), Reason> {
+    let (protocol, sport, dport) = match outer.udp {
+        Some(ports) => (proto::UDP, ports.src, ports.dst),
+        None => (proto::ESP, 0, 0),
+    };
+    let flow = Flow { src: outer.src, dst: outer.dst, proto: protocol, sport, dport };
+    match tables.policies.lookup(Direction::In, &flow, "", 0, 0) {
+        Some(p) if p.spec.action == Action::Block => Err(Reason::RxOuterPolicyBlock),
+        Some(p) if p.spec.templates.iter().any(|t| t.level == Level::Required) => Err(Reason::RxOuterPolicyTemplate),
+        Some(_) => Ok(()),
+        None if tables.policies.defaults[Direction::In as usize] == Action::Block => {
+            Err(Reason::RxOuterDefaultBlock)
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_sa(sa: &Sa, outer: &Outer) -> Result<(), Reason> {
+    if sa.spec.dir == Some(SaDirection::Out) {
+        return Err(Reason::RxWrongDirection);
+    }
+    let wants_udp = sa.spec.encap.is_some_and(|e| e.kind != EncapKind::EspInTcp);
+    if wants_udp == outer.udp.is_some() { Ok(()) } else { Err(Reason::RxEncapMismatch) }
+}
+
+/// Whether the decapsulated packet may pass: it must fit the SA's selector and the input policy.
+///
+/// kernel: net/xfrm/xfrm_policy.c __xfrm_policy_check(), by vti_rcv_cb() with the device's ikey as mark
+pub fn check_inner<'a>(
+    tables: &'a Snapshot,
+    device: &Device,
+    sa: &Sa,
+    flow: &Flow,
+) -> Result<&'a Arc<Policy>, (Reason, Option<&'a Arc<Policy>>)> {
+    if !sa.selector.matches(flow, "") {
+        return Err((Reason::RxSelectorMismatch, None));
+    }
+    let policy = tables
+        .policies
+        .lookup(Direction::In, flow, &device.spec.name, device.spec.ikey, 0)
+        .ok_or((Reason::RxNoPolicy, None))?;
+    match verify(&policy.spec, sa) {
+        Ok(()) => Ok(policy),
+        Err(reason) => Err((reason, Some(policy))),
+    }
+}
+
+fn verify(policy: &PolicySpec, sa: &Sa) -> Result<(), Reason> {
+    if policy.action == Action::Block {
+        return Err(Reason::RxPolicyBlock);
+    }
+    match policy.templates.first() {
+        Some(t) if template_accepts(t, sa) => Ok(()),
+        Some(_) => Err(Reason::RxTemplateMismatch),
+        None => Err(Reason::RxTemplateMissing),
+    }
+}
+
+/// On input 0 is any, for SPI, reqid and source; the destination is ours and is not compared.
+///
+/// kernel: net/xfrm/xfrm_policy.c xfrm_state_ok(), include/net/xfrm.h xfrm_state_addr_cmp()
+fn template_accepts(t: &Template, sa: &Sa) -> bool {
+    let s = &sa.spec;
+    let any_source = |a: IpAddr| a.is_unspecified();
+    (t.proto == s.proto || t.proto == Proto::Any)
+        && (t.spi.0 == 0 || t.spi == s.spi)
+        && (t.reqid == 0 || t.reqid == s.reqid)
+        && t.mode == s.mode
+        && (s.mode == Mode::Transport || any_source(t.src) || t.src == s.src)
+}

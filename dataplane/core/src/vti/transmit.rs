@@ -1,0 +1,188 @@
+//! The transmit decision: what a VTI does with a flow, and why it does nothing.
+//!
+//! The order of the checks is the kernel's, for it decides what is counted:
+//! kernel: net/ipv4/ip_vti.c vti_xmit(), net/xfrm/xfrm_policy.c xfrm_lookup_route()
+
+use crate::device::Device;
+use crate::packet::{Flow, OuterHeader, UDP_HEADER};
+use crate::reason::Reason;
+use crate::route::{Route, RouteKey};
+use crate::tables::{Policy, Resolved, Snapshot};
+use crate::xfrm::{Action, Direction, Family, Level, Mode, SaDirection, Sa, Template};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What happens to every packet of a flow.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// The policy that matched.
+    pub policy: Arc<Policy>,
+    /// The SA that encrypts.
+    pub sa: Arc<Sa>,
+    /// The way to the far end.
+    pub route: Route,
+    /// The largest inner packet that fits, bytes.
+    pub mtu: u32,
+}
+
+/// Why nothing happens to them, and which objects had a part in it.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// The reason.
+    pub reason: Reason,
+    /// The policy that matched, if one did.
+    pub policy: Option<Arc<Policy>>,
+    /// The SA that was found, if one was.
+    pub sa: Option<Arc<Sa>>,
+}
+
+impl From<Reason> for Refused {
+    fn from(reason: Reason) -> Self {
+        Refused { reason, policy: None, sa: None }
+    }
+}
+
+/// Decides for a flow that is about to leave by `device`. Pure: nothing is changed, numbers are not taken.
+pub fn decide(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Decision, Refused> {
+    let bundle = bundle(tables, device, flow)?;
+    let refused = |reason| bundle.refused(reason);
+    check_state(device, &bundle).map_err(refused)?;
+    let route = bundle.route.ok_or_else(|| refused(Reason::TxNotTunnelMode))?;
+    check_loop(tables, device, &bundle.sa, route).map_err(refused)?;
+    let mtu = mtu(device, &bundle.sa, route);
+    Ok(Decision { policy: bundle.policy, sa: bundle.sa, route, mtu })
+}
+
+/// Policy, SA and outer route for a flow: what the kernel calls a bundle.
+struct Bundle {
+    policy: Arc<Policy>,
+    sa: Arc<Sa>,
+    /// Looked up for modes that have an outer header.
+    route: Option<Route>,
+}
+
+impl Bundle {
+    fn refused(&self, reason: Reason) -> Refused {
+        Refused { reason, policy: Some(self.policy.clone()), sa: Some(self.sa.clone()) }
+    }
+}
+
+/// kernel: net/xfrm/xfrm_policy.c xfrm_lookup_with_ifid()
+fn bundle(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Bundle, Refused> {
+    if device.disable_xfrm {
+        return Err(Reason::TxXfrmDisabled.into());
+    }
+    let policy = policy_out(tables, device, flow)?;
+    let with_policy = |reason| Refused { reason, policy: Some(policy.clone()), sa: None };
+    if policy.spec.action == Action::Block {
+        return Err(with_policy(Reason::TxPolicyBlock));
+    }
+    let template = policy.spec.templates.first().ok_or_else(|| with_policy(Reason::TxBypassPolicy))?;
+    let sa = resolve(tables, policy, template, flow).map_err(with_policy)?;
+    let mut bundle = Bundle { policy: policy.clone(), sa: sa.clone(), route: None };
+    if sa.spec.dir == Some(SaDirection::In) {
+        return Err(bundle.refused(Reason::TxWrongDirection));
+    }
+    if sa.spec.mode != Mode::Transport {
+        bundle.route = outer_route(tables, sa);
+        if bundle.route.is_none() {
+            return Err(bundle.refused(Reason::TxNoOuterRoute));
+        }
+    }
+    Ok(bundle)
+}
+
+fn policy_out<'a>(tables: &'a Snapshot, device: &Device, flow: &Flow) -> Result<&'a Arc<Policy>, Reason> {
+    match tables.policies.lookup(Direction::Out, flow, &device.spec.name, device.spec.okey, 0) {
+        Some(policy) => Ok(policy),
+        None if tables.policies.defaults[Direction::Out as usize] == Action::Block => Err(Reason::TxDefaultBlock),
+        None => Err(Reason::TxNoPolicy),
+    }
+}
+
+/// The outer addresses of a template: its own in modes with an outer header, else the flow's.
+///
+/// kernel: net/xfrm/xfrm_policy.c xfrm_tmpl_resolve_one()
+pub(crate) fn template_ends(t: &Template, flow: &Flow) -> (IpAddr, IpAddr) {
+    match t.mode {
+        Mode::Tunnel | Mode::Beet => (t.src, t.dst),
+        _ => (flow.src, flow.dst),
+    }
+}
+
+fn resolve<'a>(tables: &'a Snapshot, policy: &Policy, t: &Template, flow: &Flow) -> Result<&'a Arc<Sa>, Reason> {
+    let (src, dst) = template_ends(t, flow);
+    match tables.states.resolve(&policy.spec, t, src, dst, flow) {
+        Resolved::Sa(sa) => Ok(sa),
+        Resolved::None if t.level == Level::Use => Err(Reason::TxNoTransform),
+        Resolved::None => Err(Reason::TxNoSa),
+        Resolved::SpiClash => Err(Reason::TxTemplateSpiClash),
+    }
+}
+
+fn outer_route(tables: &Snapshot, sa: &Sa) -> Option<Route> {
+    *tables.routes.find(&route_key(sa))?
+}
+
+/// What the outer route of an SA is looked up by.
+pub fn route_key(sa: &Sa) -> RouteKey {
+    let mark = sa.spec.output_mark.value & sa.spec.output_mark.mask;
+    RouteKey { src: sa.spec.src, dst: sa.spec.dst, mark }
+}
+
+/// Whether the SA is one that this device may use. The kernel lumps these as a carrier error.
+///
+/// kernel: net/ipv4/ip_vti.c vti_state_check()
+fn check_state(device: &Device, bundle: &Bundle) -> Result<(), Reason> {
+    let (spec, ends) = (&bundle.sa.spec, &device.spec);
+    if spec.mode != Mode::Tunnel {
+        return Err(Reason::TxNotTunnelMode);
+    }
+    if Family::of(spec.dst) != device.family() {
+        return Err(Reason::TxOuterFamily);
+    }
+    let source_fits = ends.local.is_unspecified() || spec.src == ends.local;
+    let destination_fits = ends.remote.is_unspecified() || spec.dst == ends.remote;
+    if source_fits && destination_fits { Ok(()) } else { Err(Reason::TxEndpointMismatch) }
+}
+
+/// Tunnels in tunnels that are followed before they are called a loop. kernel: net/core/dev.h XMIT_RECURSION_LIMIT
+const NESTING: usize = 8;
+
+/// Whether the outer packet would come back: straight, or by way of other devices of ours.
+fn check_loop(tables: &Snapshot, device: &Device, sa: &Arc<Sa>, route: Route) -> Result<(), Reason> {
+    if route.ifindex == device.ifindex {
+        return Err(Reason::TxLoop);
+    }
+    let (mut sa, mut ifindex) = (sa.clone(), route.ifindex);
+    for _ in 0..NESTING {
+        let Some(below) = tables.devices.by_ifindex(ifindex) else { return Ok(()) };
+        // A device below that drops the packet ends the walk: it counts the drop itself.
+        let Ok(next) = bundle(tables, below, &outer_flow(&sa)) else { return Ok(()) };
+        let Some(next_route) = next.route else { return Ok(()) };
+        if next_route.ifindex == device.ifindex {
+            return Err(Reason::TxMutualLoop);
+        }
+        (sa, ifindex) = (next.sa, next_route.ifindex);
+    }
+    Err(Reason::TxMutualLoop)
+}
+
+/// The flow of an SA's outer packets.
+pub fn outer_flow(sa: &Sa) -> Flow {
+    let (proto, sport, dport) = match sa.spec.encap {
+        Some(e) => (crate::packet::proto::UDP, e.sport, e.dport),
+        None => (crate::packet::proto::ESP, 0, 0),
+    };
+    Flow { src: sa.spec.src, dst: sa.spec.dst, proto, sport, dport }
+}
+
+/// The largest inner packet: what fits the path after ESP and the outer header, but not more than the device's MTU.
+///
+/// kernel: net/xfrm/xfrm_policy.c xfrm_init_pmtu(), net/xfrm/xfrm_state.c __xfrm_state_mtu()
+fn mtu(device: &Device, sa: &Sa, route: Route) -> u32 {
+    let header = OuterHeader::len(sa.spec.src, false) + if sa.spec.encap.is_some() { UDP_HEADER } else { 0 };
+    let room = (route.mtu as usize).saturating_sub(header);
+    let fits = sa.crypter.overhead().largest_inner(room);
+    (fits as u32).min(device.mtu)
+}
