@@ -2,9 +2,10 @@
 //!
 //! Nothing here does I/O, reads a clock or draws randomness: time and random numbers are arguments, so that
 //! every decision is a unit test, a fuzz target and a bench without a TUN device. Modules build on the ones
-//! named before them: [`reason`], [`packet`], `esp`, [`xfrm`], `route`, [`vti`], [`tables`].
+//! named before them: [`reason`], [`packet`], [`esp`], [`xfrm`], `route`, [`vti`], [`tables`].
 #![forbid(unsafe_code)]
 
+pub mod esp;
 pub mod packet;
 pub mod reason;
 pub mod tables;
