@@ -1,0 +1,73 @@
+//! ESP (RFC 4303): what an SA's algorithms do to a packet, its sequence numbers, and its replay window.
+//!
+//! A [`Crypter`] holds the keyed algorithms of one SA. [`Crypter::seal`] builds ESP around the inner packet that
+//! a [`Buf`](crate::packet::Buf) holds, [`Crypter::open`] takes it off again; both work in place, without
+//! allocating and without moving the payload. Numbers are given out by [`OutSeq`] and checked by [`Replay`].
+//! Nothing here draws random numbers: the IV is an argument.
+
+mod aead;
+mod alg;
+mod layout;
+mod open;
+mod replay;
+mod seal;
+mod seq;
+
+#[cfg(test)]
+mod tests;
+
+pub use layout::{Overhead, peek};
+pub use open::{NextHeader, OpenError};
+pub use replay::{Replay, ReplayError};
+pub use seal::{Header, SealError};
+pub use seq::{Numbers, OutSeq};
+
+use crate::tables::Refusal;
+use crate::xfrm::Algorithms;
+use aead::RingAead;
+use std::fmt;
+
+/// The keyed algorithms of one SA.
+///
+/// Keys are zeroed on drop where the library lets us: `ring` does not erase its expanded keys.
+pub struct Crypter {
+    suite: Suite,
+    overhead: Overhead,
+}
+
+/// The families of algorithms, by who implements them.
+enum Suite {
+    Ring(RingAead),
+}
+
+impl Crypter {
+    /// Looks the algorithms up and expands their keys. Refusals are in the kernel's words where the kernel refuses
+    /// as well, and name the algorithm where only userspace does.
+    pub fn new(algorithms: &Algorithms) -> Result<Crypter, Refusal> {
+        let suite = match alg::resolve(algorithms)? {
+            alg::Resolved::Aead { kind, key, salt, icv } => match RingAead::new(kind, key, salt, icv) {
+                Some(ring) => Suite::Ring(ring),
+                None => return Err(alg::bad_key()),
+            },
+        };
+        let overhead = match &suite {
+            Suite::Ring(_) => Overhead::new(8, 1, 16),
+        };
+        Ok(Crypter { suite, overhead })
+    }
+
+    /// The bytes that these algorithms add to a packet.
+    pub fn overhead(&self) -> Overhead {
+        self.overhead
+    }
+}
+
+impl fmt::Debug for Crypter {
+    /// The family and the overhead; no key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match &self.suite {
+            Suite::Ring(_) => "AEAD (ring)",
+        };
+        f.debug_struct("Crypter").field("suite", &family).field("overhead", &self.overhead).finish()
+    }
+}
