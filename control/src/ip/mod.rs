@@ -3,6 +3,7 @@
 //! [`parse`] turns words into a [`parse::Command`] without I/O.
 
 pub mod parse;
+pub mod show;
 mod words;
 
 pub use words::Fail;

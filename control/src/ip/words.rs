@@ -118,9 +118,10 @@ impl<'a> Words<'a> {
 
     /// `MARK [mask MASK]`, behind the keyword `mark`.
     pub(crate) fn mark(&mut self) -> Result<Mark, Fail> {
-        let value = self.number("MARK value is invalid\n")?;
+        let value: u32 = self.number("MARK value is invalid\n")?;
         let mask = if self.take("mask") { self.number("MASK value is invalid\n")? } else { u32::MAX };
-        Ok(Mark { value, mask })
+        // As shown by a kernel: `mark 300 mask 0xf` is 0xc/0xf.
+        Ok(Mark { value: value & mask, mask })
     }
 }
 

@@ -9,7 +9,10 @@ mod state;
 mod tunnel;
 
 pub use options::Options;
+pub(crate) use policy::FLAGS as POLICY_FLAGS;
 pub use policy::PolicyMatch;
+pub(crate) use selector::protocol_name;
+pub(crate) use state::{EXTRA_FLAGS, FLAGS as STATE_FLAGS};
 
 use super::words::{Fail, Words, begins};
 use uvti_core::tables::{Op, StateMatch};
@@ -152,6 +155,3 @@ fn xfrm(words: &[String], family: Option<Family>, names: &dyn Names) -> Result<C
 fn unknown_verb(verb: &str, object: &str, end: &str) -> Fail {
     Fail::usage(format!("Command \"{verb}\" is unknown, try \"ip {object} help\"{end}\n"), Some(0))
 }
-
-#[cfg(test)]
-mod tests;
