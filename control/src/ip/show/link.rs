@@ -107,7 +107,9 @@ fn detail(spec: &LinkSpec) -> String {
         let _ = write!(out, "fwmark {:#x} ", spec.fwmark);
     }
     out.push_str("addrgenmode none ");
-    OFFLOADS.iter().for_each(|(word, _, value)| drop(write!(out, "{word} {value} ")));
+    for (word, _, value) in OFFLOADS {
+        let _ = write!(out, "{word} {value} ");
+    }
     out
 }
 

@@ -115,7 +115,9 @@ fn key(key: &Key, style: Style) -> String {
         return String::new();
     }
     let mut text = "0x".to_owned();
-    bytes.iter().for_each(|b| drop(write!(text, "{b:02x}")));
+    for b in bytes {
+        let _ = write!(text, "{b:02x}");
+    }
     if style.stats {
         let _ = write!(text, " ({} bits)", bytes.len() * 8);
     }
