@@ -1,1 +1,6 @@
 //! uvti: the control side.
+
+pub mod client;
+pub mod ip;
+pub mod protocol;
+pub mod server;

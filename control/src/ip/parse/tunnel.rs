@@ -1,0 +1,146 @@
+//! `ip tunnel` for tunnels of mode vti and vti6.
+
+use super::fields::unspecified;
+use super::link::{MAX_NAME, blank, family_of, keys, kind_of};
+use super::{Asker, Change, Command, Names};
+use crate::ip::words::{Fail, Words, address, begins, number};
+use uvti_core::tables::Op;
+use uvti_core::vti::{LinkKind, LinkSpec};
+use uvti_core::xfrm::Family;
+
+/// `None` is for the system's `ip`.
+pub(super) fn parse(
+    words: &[String],
+    family: Option<Family>,
+    names: &dyn Names,
+) -> Result<Option<Command>, Fail> {
+    let show = |rest: &[String]| {
+        let name = rest.iter().find(|w| !matches!(w.as_str(), "dev" | "name")).cloned();
+        let words = std::iter::once("tunnel".to_owned()).chain(words.iter().cloned()).collect();
+        Ok(Some(Command::TunnelShow { name, words }))
+    };
+    let Some(verb) = words.first().filter(|v| !v.is_empty()) else { return show(&[]) };
+    let rest = &words[1..];
+    let is = |whole: &str| begins(verb, whole);
+    let command = if is("add") {
+        add(rest, names)
+    } else if is("change") {
+        change(rest, names)
+    } else if is("delete") {
+        let link = own_name(rest).and_then(|name| names.link(name));
+        Ok(link.map(|link| Change::one(Op::LinkDel { name: link.name }, Asker::Tunnel)))
+    } else if is("show") || is("lst") || is("list") {
+        match rest.iter().any(|w| w == "mode") && family != Some(Family::V6) {
+            true => return show(&[]),
+            false => return show(rest),
+        }
+    } else {
+        Ok(None)
+    };
+    command.map_err(|f| f.behind(1))
+}
+
+/// The device that a command is about: the first word that is no keyword and no keyword's value.
+fn own_name(words: &[String]) -> Option<&str> {
+    let mut rest = Words::new(words);
+    while let Some(word) = rest.next() {
+        match word {
+            "name" => return rest.next(),
+            "pmtudisc" | "nopmtudisc" => {}
+            "mode" | "local" | "remote" | "key" | "ikey" | "okey" | "dev" | "ttl" | "hoplimit" | "tos"
+            | "dsfield" => {
+                rest.next();
+            }
+            name => return Some(name),
+        }
+    }
+    None
+}
+
+fn mode_of(words: &[String]) -> Option<LinkKind> {
+    let at = words.iter().position(|w| w == "mode")?;
+    kind_of(words.get(at + 1)?)
+}
+
+fn add(words: &[String], names: &dyn Names) -> Result<Option<Command>, Fail> {
+    let Some(kind) = mode_of(words) else { return Ok(None) };
+    let mut spec = blank(String::new(), kind);
+    arguments(words, &mut spec, names)?;
+    if spec.name.is_empty() {
+        spec.name = names.free_name(kind.name());
+    }
+    Ok(Some(Change::one(Op::LinkAdd(spec), Asker::Tunnel)))
+}
+
+fn change(words: &[String], names: &dyn Names) -> Result<Option<Command>, Fail> {
+    let Some(mut spec) = own_name(words).and_then(|name| names.link(name)) else { return Ok(None) };
+    arguments(words, &mut spec, names)?;
+    Ok(Some(Change::one(Op::LinkChange(spec), Asker::Tunnel)))
+}
+
+/// All arguments. `ttl`, `tos` and `[no]pmtudisc` are checked and have no effect, as with a kernel VTI: its
+/// outer header is the SA's.
+///
+/// kernel: net/ipv4/ip_vti.c vti_xmit() hands the packet to dst_output(); no tunnel header is built
+fn arguments(words: &[String], spec: &mut LinkSpec, names: &dyn Names) -> Result<(), Fail> {
+    let family = family_of(spec.kind);
+    let mut named = false;
+    let mut words = Words::new(words);
+    while let Some(word) = words.next() {
+        match word {
+            "mode" => {
+                let mode = words.need()?;
+                if kind_of(mode) != Some(spec.kind) {
+                    return Err(words.say(format!("Unknown tunnel mode \"{mode}\"\n"), 255));
+                }
+            }
+            "local" | "remote" => {
+                let value = words.need()?;
+                let addr = endpoint(value, family).ok_or_else(|| {
+                    words.say(format!("Error: an IP address is expected rather than \"{value}\"\n"), 1)
+                })?;
+                if word == "local" { spec.local = addr } else { spec.remote = addr }
+            }
+            "key" | "ikey" | "okey" => keys(&mut words, word, spec)?,
+            "dev" => {
+                let dev = words.need()?;
+                if !names.device(dev) {
+                    return Err(words.say(format!("Cannot find device \"{dev}\"\n"), 1));
+                }
+                spec.dev = Some(dev.to_owned());
+            }
+            "ttl" | "hoplimit" | "hlim" => {
+                let ttl = words.need()?;
+                if ttl != "inherit" && number::<u8>(ttl).is_none() {
+                    return Err(words.wrong("invalid TTL\n"));
+                }
+            }
+            "tos" | "tclass" | "tc" | "dsfield" => {
+                words.need()?;
+            }
+            "pmtudisc" | "nopmtudisc" => {}
+            "iseq" | "oseq" | "seq" | "icsum" | "ocsum" | "csum" | "external" | "fwmark" => {
+                return Err(words.unsupported());
+            }
+            _ => {
+                let name = if word == "name" { words.need()? } else { word };
+                if named {
+                    return Err(words.garbage("name"));
+                }
+                if name.is_empty() || name.len() > MAX_NAME {
+                    return Err(words.wrong("\"name\" not a valid ifname"));
+                }
+                named = true;
+                spec.name = name.to_owned();
+            }
+        }
+    }
+    Ok(())
+}
+
+fn endpoint(word: &str, family: Family) -> Option<std::net::IpAddr> {
+    match word {
+        "any" | "all" | "default" => Some(unspecified(family)),
+        _ => address(word, Some(family)),
+    }
+}

@@ -1,0 +1,261 @@
+//! The dataplane's side of the control socket.
+
+use crate::protocol::{
+    CheckReport, Counts, MessageError, Rejected, Reloaded, Request, Response, Totals, read_message,
+    runtime_dir, socket_paths, write_message,
+};
+use rustix::process::geteuid;
+use std::fs::{DirBuilder, Permissions};
+use std::io::{self, BufReader};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use uvti_core::reason::Mib;
+use uvti_core::tables::Op;
+use uvti_core::vti::LinkInfo;
+use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo};
+
+/// Most clients served at once; one more is told to come back.
+pub const MAX_CLIENTS: usize = 64;
+
+/// How long a client may take to finish a message it has begun, or to take an answer.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the server asks of the dataplane. Calls come from many threads.
+pub trait Dataplane: Send + Sync {
+    /// Applies all of `ops` or nothing.
+    fn apply(&self, ops: &[Op]) -> Result<(), Rejected>;
+    /// Devices, by interface index.
+    fn links(&self) -> Vec<LinkInfo>;
+    /// States, newest first.
+    fn states(&self) -> Vec<StateInfo>;
+    /// The state that `id` names, its mark looked up as the kernel does.
+    fn state(&self, id: SaId) -> Option<StateInfo>;
+    /// Policies, newest first.
+    fn policies(&self) -> Vec<PolicyInfo>;
+    /// The policy that `id` names.
+    fn policy(&self, id: &PolicyId) -> Option<PolicyInfo>;
+    /// Sizes of the databases.
+    fn counts(&self) -> Counts;
+    /// Default policies: in, out, fwd.
+    fn policy_defaults(&self) -> [Action; 3];
+    /// Counters and drops.
+    fn totals(&self) -> Totals;
+    /// The XFRM MIB in the kernel's order.
+    fn xfrm_stat(&self) -> Vec<(Mib, u64)>;
+    /// Does every packet add up?
+    fn check(&self) -> CheckReport;
+    /// Replaces the configuration by that of a batch file.
+    fn reload(&self, text: &str, file: &str) -> Reloaded;
+}
+
+/// Why the socket could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another uvti answers on it.
+    #[error("this network namespace is served by a running uvti (socket {}): stop it first", .0.display())]
+    Served(PathBuf),
+    /// Something that is not a socket is in the way.
+    #[error("{} exists and is not a socket: move it away", .0.display())]
+    NotASocket(PathBuf),
+    /// The system refused.
+    #[error("cannot listen on {}: {error}", path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// A bound control socket; its file is removed when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Server {
+    /// Binds the socket of the network namespace with this inode: in /run/uvti, else in the runtime directory.
+    pub fn bind_for(inode: u64) -> Result<Self, BindError> {
+        let mut first = None;
+        for path in socket_paths(inode, runtime_dir().as_deref()) {
+            match Self::bind(&path) {
+                Err(e @ BindError::Io { .. }) => first = first.or(Some(e)),
+                done => return done,
+            }
+        }
+        Err(first.expect("there is always the path in /run/uvti"))
+    }
+
+    /// Binds `path` for its owner alone. A socket that nobody answers on any more is replaced.
+    pub fn bind(path: &Path) -> Result<Self, BindError> {
+        let failed = |error| BindError::Io { path: path.to_owned(), error };
+        if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty() && !d.exists()) {
+            DirBuilder::new().mode(0o700).recursive(true).create(dir).map_err(failed)?;
+        }
+        clear_stale(path)?;
+        // Bound under a name of our own, closed to others, then moved into place: there is no moment at which
+        // somebody else could connect, and none at which two servers both believe the name is theirs.
+        let mut private = path.as_os_str().to_owned();
+        private.push(format!(".{}", std::process::id()));
+        let private = PathBuf::from(private);
+        let _ = std::fs::remove_file(&private);
+        let listener = UnixListener::bind(&private).map_err(failed)?;
+        let placed = std::fs::set_permissions(&private, Permissions::from_mode(0o600))
+            .and_then(|()| std::fs::hard_link(&private, path));
+        let _ = std::fs::remove_file(&private);
+        match placed {
+            Ok(()) => Ok(Self { listener, path: path.to_owned() }),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(BindError::Served(path.to_owned())),
+            Err(e) => Err(failed(e)),
+        }
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Serves clients until `stop` is set and [`wake`] is called.
+    pub fn run(&self, dataplane: &Arc<dyn Dataplane>, stop: &AtomicBool) {
+        let clients = Arc::new(AtomicUsize::new(0));
+        for stream in self.listener.incoming() {
+            if stop.load(Ordering::Acquire) {
+                return;
+            }
+            match stream {
+                Ok(stream) => admit(stream, dataplane, &clients),
+                // Out of descriptors or the like: let the present clients finish.
+                Err(e) => {
+                    tracing::warn!("control socket: accept: {e}");
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Wakes a server that waits for clients, so that it sees its `stop` flag.
+pub fn wake(path: &Path) {
+    let _ = UnixStream::connect(path);
+}
+
+fn clear_stale(path: &Path) -> Result<(), BindError> {
+    use std::os::unix::fs::FileTypeExt;
+    let failed = |error| BindError::Io { path: path.to_owned(), error };
+    match std::fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed(e)),
+        Ok(meta) if !meta.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(BindError::Served(path.to_owned())),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(failed),
+        Err(e) => Err(failed(e)),
+    }
+}
+
+fn admit(stream: UnixStream, dataplane: &Arc<dyn Dataplane>, clients: &Arc<AtomicUsize>) {
+    let refuse = |mut stream: UnixStream, text: &str| {
+        let _ = stream.set_write_timeout(Some(PATIENCE));
+        let _ = write_message(&mut stream, &Response::Error(text.to_owned()));
+    };
+    if !same_user(&stream) {
+        return refuse(stream, "only root and the user who started `uvti run` may use the control socket");
+    }
+    if clients.fetch_add(1, Ordering::AcqRel) >= MAX_CLIENTS {
+        clients.fetch_sub(1, Ordering::AcqRel);
+        return refuse(stream, "too many clients: try again");
+    }
+    let (dataplane, seat) = (Arc::clone(dataplane), Seat(Arc::clone(clients)));
+    let spawned = std::thread::Builder::new().name("uvti-control".into()).spawn(move || {
+        let _seat = seat;
+        if let Err(e) = serve(stream, &*dataplane) {
+            tracing::debug!("{e}");
+        }
+    });
+    if let Err(e) = spawned {
+        tracing::warn!("control socket: no thread for a client: {e}");
+    }
+}
+
+/// One client's place; free again when dropped, also when its thread could not start.
+struct Seat(Arc<AtomicUsize>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn same_user(stream: &UnixStream) -> bool {
+    match rustix::net::sockopt::socket_peercred(stream) {
+        Ok(peer) => peer.uid.is_root() || peer.uid == geteuid(),
+        Err(_) => false,
+    }
+}
+
+/// Answers one client until it closes. A message that is not understood is answered with an error and ends it,
+/// for nothing says where the next one would start.
+fn serve(stream: UnixStream, dataplane: &dyn Dataplane) -> Result<(), MessageError> {
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut writer = stream.try_clone()?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        // Between messages a client may be idle as long as it likes; inside one it may not.
+        reader.get_ref().set_read_timeout(None)?;
+        if io::BufRead::fill_buf(&mut reader)?.is_empty() {
+            return Ok(());
+        }
+        reader.get_ref().set_read_timeout(Some(PATIENCE))?;
+        match read_message(&mut reader) {
+            Ok(Some(request)) => answer_to(&mut writer, &answer(dataplane, request))?,
+            Ok(None) => return Ok(()),
+            Err(e) => {
+                write_message(&mut writer, &Response::Error(e.to_string()))?;
+                return Err(e);
+            }
+        }
+    }
+}
+
+fn answer_to(writer: &mut UnixStream, response: &Response) -> Result<(), MessageError> {
+    match write_message(writer, response) {
+        Err(MessageError::TooLong) => {
+            let text = "the answer is longer than a message may be: ask for less".to_owned();
+            write_message(writer, &Response::Error(text))
+        }
+        done => done,
+    }
+}
+
+fn answer(dataplane: &dyn Dataplane, request: Request) -> Response {
+    match request {
+        Request::Apply { ops } => match dataplane.apply(&ops) {
+            Ok(()) => Response::Done,
+            Err(rejected) => Response::Refused(rejected),
+        },
+        Request::Links => Response::Links(dataplane.links()),
+        Request::States => Response::States(dataplane.states()),
+        Request::State(id) => Response::State(dataplane.state(id).map(Box::new)),
+        Request::Policies => Response::Policies(dataplane.policies()),
+        Request::Policy(id) => Response::Policy(dataplane.policy(&id).map(Box::new)),
+        Request::Counts => Response::Counts(dataplane.counts()),
+        Request::Defaults => Response::Defaults(dataplane.policy_defaults()),
+        Request::Stat => Response::Stat(dataplane.totals()),
+        Request::XfrmStat => Response::XfrmStat(dataplane.xfrm_stat()),
+        Request::Check => Response::Check(dataplane.check()),
+        Request::Reload { text, file } => Response::Reloaded(dataplane.reload(&text, &file)),
+    }
+}
