@@ -1,6 +1,14 @@
-//! uvti: the control side.
+//! uvti: the control side. The command line, iproute2's grammar, the control socket, views, the demo.
 
+mod cli;
 pub mod client;
+mod demo;
 pub mod ip;
+mod notify;
 pub mod protocol;
+mod run;
 pub mod server;
+mod service;
+mod views;
+
+pub use cli::main;

@@ -1,1 +1,14 @@
 //! Runs the core on threads, TUN devices and sockets.
+//!
+//! Bottom up: `sys` (the only unsafe that talks to the kernel), [`io`] (devices and sockets behind traits), [`host`]
+//! (netlink, namespaces, ICMP), [`account`] (counting), [`worker`] (the loop), [`engine`] (start, stop, apply: all
+//! that control talks to).
+
+pub mod account;
+pub mod engine;
+pub mod host;
+pub mod io;
+mod sys;
+#[doc(hidden)]
+pub mod testing;
+pub mod worker;

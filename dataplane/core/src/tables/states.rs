@@ -57,9 +57,14 @@ impl States {
         self.count == 0
     }
 
-    /// All, newest first, as `ip xfrm state list` prints them.
+    /// All, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Sa>> {
+        self.received.iter().flat_map(|(_, few)| few.iter())
+    }
+
+    /// All that are alive, newest first, as `ip xfrm state list` prints them.
     pub fn newest_first(&self) -> Vec<&Arc<Sa>> {
-        let mut all: Vec<_> = self.received.iter().flat_map(|(_, few)| few.iter()).collect();
+        let mut all: Vec<_> = self.iter().filter(|sa| sa.run.alive()).collect();
         all.sort_unstable_by_key(|sa| std::cmp::Reverse(sa.number));
         all
     }
@@ -87,7 +92,14 @@ impl States {
     /// The state that a policy's template finds for a flow between the outer addresses `src` and `dst`.
     ///
     /// kernel: net/xfrm/xfrm_state.c xfrm_state_find(): newest valid one wins, a state without source comes second
-    pub fn resolve(&self, policy: &PolicySpec, t: &Template, src: IpAddr, dst: IpAddr, flow: &Flow) -> Resolved<'_> {
+    pub fn resolve(
+        &self,
+        policy: &PolicySpec,
+        t: &Template,
+        src: IpAddr,
+        dst: IpAddr,
+        flow: &Flow,
+    ) -> Resolved<'_> {
         let mark = policy.mark.value & policy.mark.mask;
         let fits = |sa: &&Arc<Sa>| {
             let s = &sa.spec;
@@ -99,7 +111,9 @@ impl States {
                 && sa.run.alive()
                 && sa.selector.matches(flow, "")
         };
-        let of = |src| self.wanted.find(&Wanted { src, dst, reqid: t.reqid }).and_then(|few| few.iter().find(fits));
+        let of = |src| {
+            self.wanted.find(&Wanted { src, dst, reqid: t.reqid }).and_then(|few| few.iter().find(fits))
+        };
         let any = match src {
             IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),

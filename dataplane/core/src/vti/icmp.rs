@@ -2,7 +2,9 @@
 
 use crate::packet::{Inner, checksum, proto};
 use crate::reason::Icmp;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 /// An ICMP or ICMPv6 message, from its type on; the host's stack adds the IP header and chooses the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +86,52 @@ fn is_icmp_error(inner: &Inner, packet: &[u8]) -> bool {
     }
 }
 
+/// Limits errors per destination: a burst of 6, then one a second. Errors about size are not limited, for path MTU
+/// discovery lives on them.
+///
+/// kernel: net/ipv4/icmp.c icmpv4_xrlim_allow(), net/ipv4/inetpeer.c inet_peer_xrlim_allow()
+#[derive(Debug, Default)]
+pub struct RateLimit {
+    peers: HashMap<IpAddr, Bucket>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    /// Credit, in time.
+    tokens: Duration,
+    last: Duration,
+}
+
+/// sysctl icmp_ratelimit's default.
+const INTERVAL: Duration = Duration::from_secs(1);
+const BURST: u32 = 6;
+/// Peers remembered; then all start anew.
+const PEERS: usize = 4096;
+
+impl RateLimit {
+    /// Whether `message` may be sent at `now`, a time since any fixed moment.
+    pub fn allow(&mut self, message: &Message, now: Duration) -> bool {
+        let about_size = match message.dst {
+            IpAddr::V4(_) => message.bytes.starts_with(&[3, 4]),
+            IpAddr::V6(_) => message.bytes.starts_with(&[2]),
+        };
+        if about_size {
+            return true;
+        }
+        if self.peers.len() >= PEERS && !self.peers.contains_key(&message.dst) {
+            self.peers.clear();
+        }
+        let bucket = self.peers.entry(message.dst).or_insert(Bucket { tokens: INTERVAL * BURST, last: now });
+        bucket.tokens = (bucket.tokens + now.saturating_sub(bucket.last)).min(INTERVAL * BURST);
+        bucket.last = now;
+        let allowed = bucket.tokens >= INTERVAL;
+        if allowed {
+            bucket.tokens -= INTERVAL;
+        }
+        allowed
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,5 +168,20 @@ mod tests {
         assert!(about(&icmp, Icmp::Unreachable).is_some());
         assert!(about(&udp4("10.1.0.2", "224.0.0.5", 1, 2, 100), Icmp::Unreachable).is_none());
         assert!(about(&udp4("0.0.0.0", "10.2.0.5", 1, 2, 100), Icmp::Unreachable).is_none());
+    }
+
+    /// Measured on Linux 6.1: of 20 errors in a row 6 are sent, then one a second.
+    #[test]
+    fn six_in_a_row_then_one_a_second() {
+        let mut limit = RateLimit::default();
+        let mut allowed = |kind, secs| {
+            let message = Message { dst: "10.1.0.2".parse().unwrap(), bytes: kind };
+            limit.allow(&message, Duration::from_secs(secs))
+        };
+        let sent = (0..20).filter(|_| allowed(vec![3, 1], 5)).count();
+        assert_eq!(sent, 6);
+        assert!(allowed(vec![3, 4], 5), "frag-needed is not limited");
+        assert!(allowed(vec![3, 1], 6));
+        assert!(!allowed(vec![3, 1], 6));
     }
 }

@@ -1,0 +1,215 @@
+//! `uvti run` and `uvti reload`.
+
+use crate::client::Client;
+use crate::ip::batch;
+use crate::notify::notify;
+use crate::protocol::{Namespace, Request, Response};
+use crate::server::{self, Dataplane, Server};
+use crate::service::Service;
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use uvti_dataplane::engine::{Config, Engine, SystemHost};
+use uvti_dataplane::host::netlink::Events;
+use uvti_dataplane::io::Underlay;
+use uvti_dataplane::io::underlay::SocketUnderlay;
+use uvti_dataplane::worker::tamper::Honest;
+
+/// How the dataplane runs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Configuration at start: a file of `ip` lines, as for `ip -batch`. One wrong line, and nothing is applied.
+    #[arg(long, value_name = "FILE")]
+    batch: Option<PathBuf>,
+    /// Worker threads [default: one a core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: Option<u16>,
+    /// How packets come from the TUN devices.
+    #[arg(long, value_enum, default_value_t = Tun::Auto)]
+    tun: Tun,
+    /// How ESP without UDP is carried.
+    #[arg(long, value_enum, default_value_t = Carrier::Raw)]
+    underlay: Carrier,
+    /// Leave the devices in place at a clean stop, with the host's routes: the host then drops what goes into them.
+    #[arg(long)]
+    keep_devices: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Tun {
+    /// The best that the kernel can.
+    Auto,
+    /// One packet a system call.
+    Simple,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Carrier {
+    /// Raw sockets.
+    Raw,
+}
+
+/// `uvti run`.
+pub(crate) fn run(args: &Args, control: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // The only backends yet; both flags are there so that scripts can name them.
+    let (Tun::Auto | Tun::Simple, Carrier::Raw) = (args.tun, args.underlay);
+
+    // Handlers first: a signal during start must not leave devices behind.
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let server = match control {
+        Some(path) => Server::bind(path),
+        None => Server::bind_for(Namespace::Own.inode()?),
+    }?;
+    let text = args.batch.as_deref().map(read).transpose()?;
+    let events = Events::subscribe().context("cannot follow the host's routes")?;
+    let engine = start(args)?;
+    let service = Arc::new(Service(engine.clone()));
+    if let (Some(file), Some(text)) = (&args.batch, &text)
+        && let Err(code) = load(&service, &file.display().to_string(), text)
+    {
+        engine.stop();
+        return Ok(code);
+    }
+    serve(&server, &service, events, &mut signals, args.batch.as_deref())?;
+    notify("STOPPING=1");
+    engine.stop();
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(args: &Args) -> anyhow::Result<Arc<Engine>> {
+    let workers = args.workers.unwrap_or_else(|| {
+        thread::available_parallelism().map_or(1, |n| n.get().min(usize::from(u16::MAX)) as u16)
+    });
+    let host = SystemHost::open().context("cannot open netlink and ICMP sockets: root or CAP_NET_ADMIN is needed")?;
+    let underlays = (0..workers)
+        // The first worker receives for all: every raw socket would get a copy.
+        .map(|i| SocketUnderlay::open(i == 0).map(|u| Box::new(u) as Box<dyn Underlay>))
+        .collect::<std::io::Result<Vec<_>>>()
+        .context("cannot open raw sockets: root or CAP_NET_RAW is needed")?;
+    let config = Config { workers, keep_devices: args.keep_devices };
+    Ok(Engine::start(config, Box::new(host), underlays, || Honest)?)
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+/// Applies a batch file: every line is checked first; uvti's own are one transaction, the system's run in between where
+/// they stand. Prints what is wrong and returns the exit code of `ip`.
+fn load(service: &Service, file: &str, text: &str) -> Result<(), ExitCode> {
+    let plan = batch::plan(file, text, &service.links()).map_err(|errors| {
+        errors.iter().for_each(|e| eprintln!("{e}"));
+        ExitCode::from(1)
+    })?;
+    let mut done = Vec::new();
+    for line in plan {
+        let outcome = match line.kind {
+            batch::Kind::Owned(ops) => service.apply(&ops).map(|()| done.extend(ops)).map_err(|r| r.to_string()),
+            batch::Kind::System(words) => system_ip(&words),
+        };
+        if let Err(error) = outcome {
+            eprintln!("{file}:{}:1: {error}", line.number);
+            undo(service, &done);
+            return Err(ExitCode::from(2));
+        }
+    }
+    Ok(())
+}
+
+/// Takes back what a batch that failed half way has applied.
+fn undo(service: &Service, done: &[uvti_core::tables::Op]) {
+    let links = service.links();
+    let back = crate::ip::difference::difference((&links, &service.states(), &service.policies()), &[]);
+    if !done.is_empty()
+        && let Err(rejected) = service.apply(&back)
+    {
+        tracing::error!(%rejected, "cannot take the batch back");
+    }
+}
+
+fn system_ip(words: &[String]) -> Result<(), String> {
+    match Command::new("ip").args(words).stdin(Stdio::null()).output() {
+        Ok(o) if o.status.success() => Ok(()),
+        Ok(o) => Err(String::from_utf8_lossy(&o.stderr).trim_end().to_owned()),
+        Err(e) => Err(format!("cannot run the system's ip: {e}: is iproute2 installed?")),
+    }
+}
+
+fn serve(
+    server: &Server,
+    service: &Arc<Service>,
+    events: Events,
+    signals: &mut Signals,
+    batch: Option<&Path>,
+) -> anyhow::Result<()> {
+    let stop = AtomicBool::new(false);
+    let dataplane: Arc<dyn Dataplane> = service.clone();
+    thread::scope(|scope| {
+        scope.spawn(|| server.run(&dataplane, &stop));
+        scope.spawn(|| upkeep(service, events));
+        println!("ready");
+        let _ = std::io::stdout().flush();
+        notify("READY=1");
+        for signal in signals.forever() {
+            match signal {
+                SIGHUP => reload_own(service, batch),
+                _ => break,
+            }
+        }
+        stop.store(true, Ordering::Release);
+        server::wake(server.path());
+        service.0.stop();
+    });
+    Ok(())
+}
+
+/// What the host changed, and what time brings.
+fn upkeep(service: &Service, mut events: Events) {
+    service.0.upkeep(|| match events.drain() {
+        Ok(changes) => changes.any(),
+        Err(error) => {
+            tracing::warn!(%error, "cannot follow the host's routes");
+            false
+        }
+    });
+}
+
+fn reload_own(service: &Service, batch: Option<&Path>) {
+    let Some(file) = batch else {
+        tracing::warn!("SIGHUP: started without --batch, nothing to reload");
+        return;
+    };
+    notify("RELOADING=1");
+    match read(file) {
+        Ok(text) => {
+            let done = service.reload(&text, &file.display().to_string());
+            done.errors.iter().for_each(|e| tracing::error!("{e}"));
+            tracing::info!(changes = done.changes, "reloaded");
+        }
+        Err(error) => tracing::error!("{error:#}"),
+    }
+    notify("READY=1");
+}
+
+/// `uvti reload FILE`.
+pub(crate) fn reload(file: &Path, control: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let text = read(file)?;
+    let mut client = Client::connect(control, &Namespace::Own)?;
+    let request = Request::Reload { text, file: file.display().to_string() };
+    let Response::Reloaded(done) = client.ask(&request)? else { bail!("unexpected answer") };
+    if !done.errors.is_empty() {
+        done.errors.iter().for_each(|e| eprintln!("{e}"));
+        return Ok(ExitCode::from(1));
+    }
+    println!("{} changes", done.changes);
+    Ok(ExitCode::SUCCESS)
+}

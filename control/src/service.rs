@@ -1,0 +1,139 @@
+//! The engine behind the control socket.
+
+use crate::ip::{batch, difference};
+use crate::protocol::{CheckReport, CheckRow, Counts, DeviceTotals, Rejected, Reloaded, Totals};
+use crate::server::Dataplane;
+use std::sync::Arc;
+use uvti_core::device::{LinkInfo, LinkKind};
+use uvti_core::reason::{Mib, Reason};
+use uvti_core::tables::Op;
+use uvti_core::xfrm::{Action, Direction, PolicyId, PolicyInfo, SaId, StateInfo};
+use uvti_dataplane::account::Cells;
+use uvti_dataplane::engine::{Engine, Identity, Totals as EngineTotals};
+
+/// Answers the control socket's questions.
+pub(crate) struct Service(pub(crate) Arc<Engine>);
+
+impl Service {
+    /// Totals; none while a worker hangs, which `check` reports.
+    fn engine_totals(&self) -> Option<EngineTotals> {
+        self.0.totals().inspect_err(|error| tracing::error!(%error, "no totals")).ok()
+    }
+}
+
+impl Dataplane for Service {
+    fn apply(&self, ops: &[Op]) -> Result<(), Rejected> {
+        self.0.apply(ops).map_err(|(index, refusal)| Rejected { index, refusal })
+    }
+
+    fn links(&self) -> Vec<LinkInfo> {
+        self.0.links().unwrap_or_default()
+    }
+
+    fn states(&self) -> Vec<StateInfo> {
+        self.0.tables().states.newest_first().into_iter().map(|sa| sa.info()).collect()
+    }
+
+    fn state(&self, id: SaId) -> Option<StateInfo> {
+        self.0.tables().states.named(&id).map(|sa| sa.info())
+    }
+
+    fn policies(&self) -> Vec<PolicyInfo> {
+        self.0.tables().policies.newest_first().into_iter().map(|p| p.info()).collect()
+    }
+
+    fn policy(&self, id: &PolicyId) -> Option<PolicyInfo> {
+        self.0.tables().policies.named(id).map(|p| p.info())
+    }
+
+    fn counts(&self) -> Counts {
+        let tables = self.0.tables();
+        let states = tables.states.newest_first().len() as u32;
+        Counts {
+            states,
+            // kernel: net/xfrm/xfrm_hash.c: 8 buckets at first, doubled when there are more states than buckets.
+            state_buckets: states.max(8).next_power_of_two(),
+            state_buckets_max: 1 << 20,
+            policies: Direction::ALL.map(|d| tables.policies.of(d).len() as u32),
+        }
+    }
+
+    fn policy_defaults(&self) -> [Action; 3] {
+        self.0.tables().policies.defaults
+    }
+
+    fn totals(&self) -> Totals {
+        let Some(totals) = self.engine_totals() else { return Totals::default() };
+        let tables = self.0.tables();
+        let kind = |id| tables.devices.get(id).map_or(LinkKind::Vti, |d| d.spec.kind);
+        let mut devices: Vec<DeviceTotals> = totals
+            .devices
+            .iter()
+            .map(|(id, name, cells)| device_totals(name, kind(*id), cells))
+            .collect();
+        devices.push(device_totals("-", LinkKind::Vti, &totals.nowhere));
+        Totals { devices, xfrm: mibs(&totals.all) }
+    }
+
+    fn xfrm_stat(&self) -> Vec<(Mib, u64)> {
+        self.engine_totals().map(|t| mibs(&t.all)).unwrap_or_default()
+    }
+
+    fn check(&self) -> CheckReport {
+        match self.0.check() {
+            Ok(identities) => CheckReport { rows: identities.iter().map(row).collect() },
+            Err(stuck) => {
+                // A worker that does not answer is a place where packets are missing.
+                let row = CheckRow { place: stuck.to_string(), input: 1, ..CheckRow::default() };
+                CheckReport { rows: vec![row] }
+            }
+        }
+    }
+
+    fn reload(&self, text: &str, file: &str) -> Reloaded {
+        let links = self.links();
+        let plan = match batch::plan(file, text, &links) {
+            Ok(plan) => plan,
+            Err(errors) => {
+                return Reloaded { changes: 0, errors: errors.iter().map(ToString::to_string).collect() };
+            }
+        };
+        let wanted: Vec<Op> = plan.into_iter().flat_map(|line| line.ops()).collect();
+        let ops = difference::difference((&links, &self.states(), &self.policies()), &wanted);
+        match self.0.apply(&ops) {
+            Ok(()) => Reloaded { changes: ops.len(), errors: Vec::new() },
+            Err((_, refusal)) => Reloaded { changes: 0, errors: vec![format!("{file}: {refusal}")] },
+        }
+    }
+}
+
+fn device_totals(name: &str, kind: LinkKind, cells: &Cells) -> DeviceTotals {
+    let drops = Reason::ALL
+        .iter()
+        .map(|r| (r.row().name.to_owned(), cells.dropped(*r)))
+        .filter(|(_, n)| *n > 0)
+        .collect();
+    DeviceTotals {
+        name: name.to_owned(),
+        kind: kind.name().to_owned(),
+        stats: cells.link_stats(kind == LinkKind::Vti6),
+        drops,
+    }
+}
+
+fn mibs(all: &Cells) -> Vec<(Mib, u64)> {
+    Mib::ALL.iter().map(|m| (*m, all.mib(*m))).collect()
+}
+
+fn row(i: &Identity) -> CheckRow {
+    CheckRow {
+        place: i.place.to_string(),
+        input: i.input,
+        hop_in: i.hop_in,
+        output: i.output,
+        consumed: 0,
+        drops: i.drops,
+        hop_out: i.hop_out,
+        held: i.held as i64,
+    }
+}

@@ -1,0 +1,233 @@
+//! Transactions: all changes of one are published by a single swap, or none is.
+
+use super::host::{Created, Host};
+use super::{Engine, State};
+use crate::worker::Message;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use uvti_core::device::{Device, DeviceId, LinkKind, LinkSpec};
+use uvti_core::route::RouteKey;
+use uvti_core::tables::{Context, Errno, Op, Refusal, Snapshot};
+use uvti_core::vti::transmit::route_key;
+use uvti_core::xfrm::{Sa, StateSpec};
+
+/// A transaction on its way: the next tables, and what goes with them.
+struct Draft {
+    tables: Snapshot,
+    created: Vec<(DeviceId, Created)>,
+    removed: Vec<DeviceId>,
+}
+
+impl Engine {
+    /// Applies all of `ops`, in order, or nothing; says which one was refused, and why.
+    pub fn apply(&self, ops: &[Op]) -> Result<(), (usize, Refusal)> {
+        let mut state = self.lock();
+        let mut draft =
+            Draft { tables: (*self.tables.load_full()).clone(), created: Vec::new(), removed: Vec::new() };
+        for (i, op) in ops.iter().enumerate() {
+            if let Err(refusal) = self.draft(&mut state, &mut draft, op) {
+                for (_, created) in draft.created {
+                    drop(created.queues);
+                    let _ = created.device.remove();
+                }
+                return Err((i, refusal));
+            }
+        }
+        self.publish(&mut state, draft);
+        Ok(())
+    }
+
+    fn draft(&self, state: &mut State, draft: &mut Draft, op: &Op) -> Result<(), Refusal> {
+        match op {
+            Op::LinkAdd(spec) => self.add_link(state, draft, spec),
+            Op::LinkChange(spec) => change_link(draft, spec),
+            Op::LinkDel { name } => delete_link(draft, name),
+            Op::StateAdd(spec) => {
+                apply(state, draft, op)?;
+                learn_route(state.host.as_mut(), &mut draft.tables, spec);
+                Ok(())
+            }
+            _ => apply(state, draft, op),
+        }
+    }
+
+    fn add_link(&self, state: &mut State, draft: &mut Draft, spec: &LinkSpec) -> Result<(), Refusal> {
+        draft.tables.check_device(spec)?;
+        let mtu = spec.mtu.unwrap_or_else(|| default_mtu(state.host.as_mut(), spec));
+        let created = state.host.create(spec, mtu, self.workers.len())?;
+        let id = DeviceId(state.next_device);
+        state.next_device += 1;
+        let link = state.host.link(created.ifindex);
+        draft.tables.put_device(Device {
+            id,
+            spec: spec.clone(),
+            ifindex: created.ifindex,
+            mtu: link.as_ref().map_or(mtu, |l| l.mtu),
+            up: link.as_ref().is_some_and(|l| l.up),
+            txqlen: link.as_ref().map_or(1000, |l| l.txqlen),
+            disable_xfrm: link.as_ref().is_some_and(|l| l.disable_xfrm),
+        });
+        draft.created.push((id, created));
+        Ok(())
+    }
+
+    /// New ports first: whoever sees the new tables finds the port, or its message. Removed ones last.
+    fn publish(&self, state: &mut State, draft: Draft) {
+        let tables = Arc::new(draft.tables);
+        for (id, created) in draft.created {
+            if let Some(device) = tables.devices.get(id) {
+                state.names.insert(id, device.spec.name.clone());
+                self.open_ports(state, id, created);
+            }
+        }
+        self.tables.store(tables.clone());
+        for id in draft.removed {
+            self.workers.iter().for_each(|w| w.tell(Message::RemovePort(id)));
+            if let Some(device) = state.devices.remove(&id)
+                && let Err(error) = device.remove()
+            {
+                tracing::error!(device = id.0, %error, "cannot remove the device");
+            }
+        }
+        self.follow_udp_ports(state, &tables);
+    }
+
+    fn open_ports(&self, state: &mut State, id: DeviceId, created: Created) {
+        let counters = state.collector.add_device(id);
+        for (i, queue) in created.queues.into_iter().enumerate() {
+            let reads = created.reader.is_none_or(|r| r == i);
+            self.workers[i].tell(Message::AddPort { id, queue, counters: counters.clone(), reads });
+        }
+        state.devices.insert(id, created.device);
+    }
+
+    /// Receives on the UDP ports that SAs with encapsulation name, and on no others.
+    fn follow_udp_ports(&self, state: &mut State, tables: &Snapshot) {
+        let wanted: BTreeSet<u16> = tables
+            .states
+            .newest_first()
+            .into_iter()
+            .filter_map(|sa| udp_port(state.host.as_mut(), sa))
+            .collect();
+        if wanted == state.udp_ports {
+            return;
+        }
+        // The first worker receives; all send.
+        let (answer, failed) = crossbeam_channel::bounded(1);
+        self.workers[0].tell(Message::UdpPorts(wanted.iter().copied().collect(), answer));
+        state.udp_ports = wanted;
+        for (port, error) in failed.recv_timeout(std::time::Duration::from_secs(2)).unwrap_or_default() {
+            tracing::error!(port, %error, "cannot receive ESP in UDP on this port: is an IKE daemon on it?");
+        }
+    }
+
+    /// Asks the host again for every route and device, and publishes what is new.
+    pub(super) fn refresh(&self) {
+        let mut state = self.lock();
+        let old = self.tables.load_full();
+        let mut tables = (*old).clone();
+        let mut changed = false;
+        let keys: Vec<RouteKey> = old.routes.iter().map(|(k, _)| *k).collect();
+        for key in keys {
+            let answer = state.host.route(key).0;
+            if old.routes.find(&key) != Some(&answer) {
+                tables.routes.insert(key, answer);
+                changed = true;
+            }
+        }
+        for device in old.devices.iter() {
+            let Some(link) = state.host.link(device.ifindex) else { continue };
+            let mut now = Device::clone(device);
+            now.spec.name = link.name;
+            (now.up, now.mtu, now.txqlen, now.disable_xfrm) =
+                (link.up, link.mtu, link.txqlen, link.disable_xfrm);
+            if now.up != device.up
+                || now.mtu != device.mtu
+                || now.txqlen != device.txqlen
+                || now.disable_xfrm != device.disable_xfrm
+                || now.spec.name != device.spec.name
+            {
+                tables.put_device(now);
+                changed = true;
+            }
+        }
+        if changed {
+            self.tables.store(Arc::new(tables));
+        }
+    }
+
+    /// Takes expired SAs out of the tables.
+    pub(super) fn remove_states(&self, dead: &[Arc<Sa>]) {
+        let _state = self.lock();
+        let mut tables = (*self.tables.load_full()).clone();
+        dead.iter().for_each(|sa| tables.remove_state(sa));
+        self.tables.store(Arc::new(tables));
+    }
+}
+
+fn apply(state: &mut State, draft: &mut Draft, op: &Op) -> Result<(), Refusal> {
+    let host = &mut state.host;
+    draft.tables.apply(op, &mut Context { now: seconds(), random: &mut || host.random() })
+}
+
+fn change_link(draft: &mut Draft, spec: &LinkSpec) -> Result<(), Refusal> {
+    let old = draft.tables.devices.by_name(&spec.name).ok_or(Refusal::errno(Errno::NoDevice))?;
+    let mut device = Device::clone(old);
+    if device.spec.kind != spec.kind {
+        return Err(Refusal::errno(Errno::Invalid));
+    }
+    if (spec.local, spec.remote) != (device.spec.local, device.spec.remote) {
+        let named_otherwise = LinkSpec { name: String::new(), ..spec.clone() };
+        draft.tables.check_device(&named_otherwise)?;
+    }
+    device.spec = spec.clone();
+    draft.tables.put_device(device);
+    Ok(())
+}
+
+fn delete_link(draft: &mut Draft, name: &str) -> Result<(), Refusal> {
+    let id = draft.tables.devices.by_name(name).map(|d| d.id).ok_or(Refusal::errno(Errno::NoDevice))?;
+    draft.tables.remove_device(id);
+    match draft.created.iter().position(|(created, _)| *created == id) {
+        // Added and deleted in one transaction.
+        Some(i) => {
+            let (_, created) = draft.created.remove(i);
+            drop(created.queues);
+            let _ = created.device.remove();
+        }
+        None => draft.removed.push(id),
+    }
+    Ok(())
+}
+
+/// The route is asked for before the SA is published: a packet never waits for it.
+fn learn_route(host: &mut dyn Host, tables: &mut Snapshot, spec: &StateSpec) {
+    let Some(sa) = tables.states.named(&spec.id()) else { return };
+    let key = route_key(sa);
+    if tables.routes.find(&key).is_none() {
+        tables.routes.insert(key, host.route(key).0);
+    }
+}
+
+/// The port on which packets of an SA arrive: its destination port if it is for this host, else the one that we send
+/// from, to which the peer answers.
+fn udp_port(host: &mut dyn Host, sa: &Sa) -> Option<u16> {
+    let encap = sa.spec.encap?;
+    let (_, local) = host.route(route_key(sa));
+    Some(if local { encap.dport } else { encap.sport })
+}
+
+/// kernel: net/ipv4/ip_tunnel.c ip_tunnel_bind_dev(), net/ipv6/ip6_vti.c vti6_link_config()
+fn default_mtu(host: &mut dyn Host, spec: &LinkSpec) -> u32 {
+    let path = host.path_mtu(spec.local, spec.remote);
+    match spec.kind {
+        LinkKind::Vti => path.map_or(1480, |mtu| mtu.saturating_sub(20).max(68)),
+        // Without a route: an Ethernet's, less the longest link header of the kernel's build.
+        LinkKind::Vti6 => path.map_or(1428, |mtu| mtu.saturating_sub(40).max(1280 - 40)),
+    }
+}
+
+pub(super) fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}

@@ -1,0 +1,68 @@
+//! What the engine needs of the system it runs on, as traits: tests and benches run without one.
+
+use crate::io::TunQueue;
+use std::io;
+use std::net::IpAddr;
+use uvti_core::device::LinkSpec;
+use uvti_core::route::{Answer, RouteKey};
+use uvti_core::tables::Refusal;
+use uvti_core::vti::icmp;
+
+/// A device that the host made.
+pub struct Created {
+    /// Its interface index.
+    pub ifindex: u32,
+    /// A queue for each worker.
+    pub queues: Vec<Box<dyn TunQueue>>,
+    /// The worker that reads from it, if there is only one queue.
+    pub reader: Option<usize>,
+    /// For its removal.
+    pub device: Box<dyn HostDevice>,
+}
+
+/// A device in the host's hands.
+pub trait HostDevice: Send {
+    /// Removes it from the host. Without this it stays, so that the host's routes go on leading into it.
+    fn remove(self: Box<Self>) -> io::Result<()>;
+}
+
+/// A device's state, as the host has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkState {
+    /// Name: it may have been renamed.
+    pub name: String,
+    /// Administratively up.
+    pub up: bool,
+    /// MTU, bytes.
+    pub mtu: u32,
+    /// Transmit queue length, packets.
+    pub txqlen: u32,
+    /// `net.ipv4.conf.DEV.disable_xfrm`.
+    pub disable_xfrm: bool,
+}
+
+/// The system.
+pub trait Host: Send {
+    /// Makes a device.
+    fn create(&mut self, spec: &LinkSpec, mtu: u32, workers: usize) -> Result<Created, Refusal>;
+
+    /// State of a device; `None` when it is gone.
+    fn link(&mut self, ifindex: u32) -> Option<LinkState>;
+
+    /// Outer route, and whether the destination is this host.
+    fn route(&mut self, key: RouteKey) -> (Answer, bool);
+
+    /// MTU of the device or route towards `remote`, for a new device's own MTU.
+    fn path_mtu(&mut self, local: IpAddr, remote: IpAddr) -> Option<u32> {
+        if remote.is_unspecified() {
+            return None;
+        }
+        self.route(RouteKey { src: local, dst: remote, mark: 0 }).0.map(|r| r.mtu)
+    }
+
+    /// Sends an ICMP error to the sender of an inner packet.
+    fn send_icmp(&mut self, message: &icmp::Message) -> io::Result<()>;
+
+    /// Random bits, for salts.
+    fn random(&mut self) -> u64;
+}

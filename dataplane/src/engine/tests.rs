@@ -1,0 +1,400 @@
+//! The engine over devices and a network in memory: conservation, hops, and planted faults that `check` must name.
+
+use super::*;
+use crate::io::memory::{MemoryTun, MemoryUnderlay};
+use crate::io::tun::FromHost;
+use crate::io::{Outcome, TunQueue};
+use crate::worker::tamper::{Honest, Tamper};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use uvti_core::device::{LinkKind, LinkSpec};
+use uvti_core::packet::{Buf, Outer, testing};
+use uvti_core::reason::{Reason, Way};
+use uvti_core::route::{Answer, Route, RouteKey};
+use uvti_core::tables::{Errno, Op, Refusal};
+use uvti_core::vti::{TxSlot, icmp};
+use uvti_core::xfrm::*;
+
+type Tuns = Arc<Mutex<Vec<MemoryTun>>>;
+
+struct MemoryHost {
+    tuns: Tuns,
+    icmp: Sender<icmp::Message>,
+}
+
+struct Nothing;
+
+impl HostDevice for Nothing {
+    fn remove(self: Box<Self>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Host for MemoryHost {
+    fn create(&mut self, _spec: &LinkSpec, _mtu: u32, workers: usize) -> Result<Created, Refusal> {
+        let tun = MemoryTun::new().map_err(|_| Refusal::errno(Errno::NoBuffers))?;
+        let mut tuns = self.tuns.lock().unwrap();
+        tuns.push(tun.clone());
+        let queues = (0..workers).map(|_| Box::new(tun.clone()) as Box<dyn TunQueue>).collect();
+        Ok(Created { ifindex: 100 + tuns.len() as u32, queues, reader: Some(0), device: Box::new(Nothing) })
+    }
+
+    fn link(&mut self, _ifindex: u32) -> Option<LinkState> {
+        Some(LinkState { name: "vti0".into(), up: true, mtu: 1480, txqlen: 1000, disable_xfrm: false })
+    }
+
+    fn route(&mut self, key: RouteKey) -> (Answer, bool) {
+        let away = key.dst.to_string().starts_with("198.51.100.");
+        (away.then_some(Route { ifindex: 2, mtu: 1500 }), false)
+    }
+
+    fn send_icmp(&mut self, message: &icmp::Message) -> io::Result<()> {
+        self.icmp.send(message.clone()).map_err(io::Error::other)
+    }
+
+    fn random(&mut self) -> u64 {
+        0x5eed_5eed_5eed_5eed
+    }
+}
+
+/// An engine, its devices and its network.
+struct Lab {
+    engine: Arc<Engine>,
+    tuns: Tuns,
+    net: Vec<MemoryUnderlay>,
+    icmp: Receiver<icmp::Message>,
+}
+
+fn lab<T: Tamper>(workers: u16, tamper: impl Fn() -> T) -> Lab {
+    let (tuns, net): (Tuns, Vec<_>) =
+        (Tuns::default(), (0..workers).map(|_| MemoryUnderlay::new().unwrap()).collect());
+    let (icmp_sender, icmp) = unbounded();
+    let host = Box::new(MemoryHost { tuns: tuns.clone(), icmp: icmp_sender });
+    let underlays = net.iter().map(|n| Box::new(n.clone()) as Box<dyn Underlay>).collect();
+    let engine = Engine::start(Config { workers, keep_devices: false }, host, underlays, tamper).unwrap();
+    Lab { engine, tuns, net, icmp }
+}
+
+const LOCAL: &str = "198.51.100.1";
+const REMOTE: &str = "198.51.100.2";
+
+fn link() -> LinkSpec {
+    LinkSpec {
+        name: "vti0".into(),
+        kind: LinkKind::Vti,
+        local: LOCAL.parse().unwrap(),
+        remote: REMOTE.parse().unwrap(),
+        ikey: 1,
+        okey: 1,
+        dev: None,
+        fwmark: 0,
+        mtu: None,
+    }
+}
+
+fn sa(src: &str, dst: &str, spi: u32) -> StateSpec {
+    let key = Key::new((0..20).collect());
+    let aead = Some(AlgAead { name: "rfc4106(gcm(aes))".into(), key, icv_bits: 128 });
+    let algs = Algorithms { aead, ..Algorithms::default() };
+    StateSpec {
+        reqid: spi,
+        replay_window: 64,
+        ..StateSpec::tunnel(src.parse().unwrap(), dst.parse().unwrap(), Spi(spi), algs)
+    }
+}
+
+fn policy(dir: Direction, src: &str, dst: &str, reqid: u32, inner: &str) -> PolicySpec {
+    let mut sel = Selector::any(Family::V4);
+    match dir {
+        Direction::Out => sel.dst = inner.parse().unwrap(),
+        _ => sel.src = inner.parse().unwrap(),
+    }
+    PolicySpec {
+        sel,
+        dir,
+        mark: Mark::exact(1),
+        if_id: 0,
+        priority: 0,
+        action: Action::Allow,
+        flags: PolicyFlags::default(),
+        index: 0,
+        limits: Limits::NONE,
+        templates: vec![Template {
+            src: src.parse().unwrap(),
+            dst: dst.parse().unwrap(),
+            proto: Proto::Esp,
+            spi: Spi(0),
+            mode: Mode::Tunnel,
+            reqid,
+            level: Level::Required,
+        }],
+    }
+}
+
+/// A tunnel with `n` SAs each way: SA *i* for the inner net 10.2.*i*.0/24.
+fn tunnel(n: u32) -> Vec<Op> {
+    let mut ops = vec![Op::LinkAdd(link())];
+    for i in 0..n {
+        let inner = format!("10.2.{i}.0/24");
+        ops.push(Op::StateAdd(Box::new(sa(LOCAL, REMOTE, 0x1000 + i))));
+        ops.push(Op::StateAdd(Box::new(sa(REMOTE, LOCAL, 0x1000 + i))));
+        ops.push(Op::PolicyAdd(Box::new(policy(Direction::Out, LOCAL, REMOTE, 0x1000 + i, &inner))));
+        ops.push(Op::PolicyAdd(Box::new(policy(Direction::In, REMOTE, LOCAL, 0x1000 + i, &inner))));
+    }
+    ops
+}
+
+/// Drops, for the message of a failed test.
+fn drops(engine: &Engine) -> Vec<(Reason, u64)> {
+    let all = engine.totals().unwrap().all;
+    Reason::ALL.iter().map(|r| (*r, all.dropped(*r))).filter(|(_, n)| *n > 0).collect()
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "timed out: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn tx_in(engine: &Engine) -> u64 {
+    engine.totals().unwrap().all.of(Way::Tx, crate::account::Count::In)
+}
+
+fn dropped(engine: &Engine, reason: Reason) -> u64 {
+    engine.totals().unwrap().all.dropped(reason)
+}
+
+impl Lab {
+    /// The host sends `n` packets to each of `nets` inner nets.
+    fn send(&self, n: usize, nets: u32) {
+        let tun = self.tuns.lock().unwrap()[0].clone();
+        for _ in 0..n {
+            for i in 0..nets {
+                tun.host_sends(&testing::udp4("10.1.0.2", &format!("10.2.{i}.5"), 4000, 5000, 100));
+            }
+        }
+    }
+
+    fn sent(&self) -> Vec<Vec<u8>> {
+        self.net.iter().flat_map(|n| n.sent()).map(|p| p.packet).collect()
+    }
+}
+
+#[test]
+fn packets_cross_two_engines_and_add_up() {
+    for workers in [1, 2, 3] {
+        let a = lab(workers, || Honest);
+        a.engine.apply(&tunnel(4)).unwrap();
+        a.send(50, 4);
+        let mut wire = Vec::new();
+        until("200 packets on the wire", || {
+            wire.extend(a.sent());
+            wire.len() == 200
+        });
+        // The peer: the same tunnel, seen from the other end.
+        let b = lab(workers, || Honest);
+        let mut ops = tunnel(4);
+        let Op::LinkAdd(spec) = &mut ops[0] else { panic!() };
+        std::mem::swap(&mut spec.local, &mut spec.remote);
+        for op in &mut ops {
+            if let Op::PolicyAdd(p) = op
+                && p.dir == Direction::In
+            {
+                // What A sends to 10.2.i B receives; its template is the SA that A sends by.
+                let PolicySpec { sel, templates, .. } = &mut **p;
+                std::mem::swap(&mut sel.src, &mut sel.dst);
+                let t = &mut templates[0];
+                std::mem::swap(&mut t.src, &mut t.dst);
+            }
+        }
+        b.engine.apply(&ops).unwrap();
+        for packet in &wire {
+            let outer =
+                Outer { src: LOCAL.parse().unwrap(), dst: REMOTE.parse().unwrap(), tos: 0, udp: None };
+            assert_eq!(packet[9], 50);
+            b.net[0].arrive(outer, &packet[20..]);
+        }
+        let mut inner = Vec::new();
+        until("200 packets delivered", || {
+            inner.extend(b.tuns.lock().unwrap()[0].host_receives());
+            assert_eq!(drops(&b.engine), []);
+            inner.len() == 200
+        });
+        assert!(inner.iter().all(|p| p.len() == 100));
+        for engine in [&a.engine, &b.engine] {
+            let identities = engine.check().unwrap();
+            assert!(identities.iter().all(|i| i.missing() == 0), "{identities:#?}");
+        }
+        let (sent, received) = (a.engine.links().unwrap(), b.engine.links().unwrap());
+        assert_eq!((sent[0].stats.tx_packets, sent[0].stats.tx_bytes), (200, 20_000));
+        assert_eq!((received[0].stats.rx_packets, received[0].stats.rx_bytes), (200, 20_000));
+        // A replay of everything is refused, each packet by reason.
+        for packet in &wire {
+            let outer =
+                Outer { src: LOCAL.parse().unwrap(), dst: REMOTE.parse().unwrap(), tos: 0, udp: None };
+            b.net[0].arrive(outer, &packet[20..]);
+        }
+        until("200 duplicates", || dropped(&b.engine, Reason::RxReplayDuplicate) == 200);
+        assert_eq!(b.engine.links().unwrap()[0].stats.rx_errors, 200);
+    }
+}
+
+#[test]
+fn each_sa_leaves_in_order_whoever_reads_it() {
+    let a = lab(3, || Honest);
+    a.engine.apply(&tunnel(5)).unwrap();
+    let mut wire = Vec::new();
+    for round in 1..=10 {
+        a.send(20, 5);
+        until("a round on the wire", || {
+            wire.extend(a.net.iter().map(|n| n.sent()));
+            wire.iter().flatten().count() == round * 100
+        });
+    }
+    let mut last = std::collections::HashMap::new();
+    for packet in wire.iter().flatten() {
+        let (spi, seq) = uvti_core::esp::peek(&packet.packet[20..]).unwrap();
+        assert_eq!(seq, last.insert(spi, seq).unwrap_or(0) + 1, "SPI {spi}");
+    }
+    assert_eq!(last.len(), 5);
+}
+
+#[test]
+fn failed_sends_are_dropped_by_reason_and_the_sender_is_told() {
+    let a = lab(1, || Honest);
+    a.engine.apply(&tunnel(1)).unwrap();
+    let refused = Outcome::Failed(crate::io::Errno::PERM);
+    a.net[0].script([Outcome::Sent, Outcome::QueueFull, Outcome::TooBig, refused]);
+    a.send(5, 1);
+    until("five packets", || tx_in(&a.engine) == 5);
+    until("two sent", || a.engine.links().unwrap()[0].stats.tx_packets == 3);
+    for reason in [Reason::TxLowerQueueFull, Reason::TxLowerTooBig, Reason::TxSendFailed] {
+        assert_eq!(dropped(&a.engine, reason), 1, "{reason}");
+    }
+    // kernel: NET_XMIT_DROP below counts as one packet and one byte sent.
+    assert_eq!(a.engine.links().unwrap()[0].stats.tx_bytes, 201);
+    // No policy: the sender gets host-unreachable.
+    let engine = a.engine.clone();
+    let upkeep = std::thread::spawn(move || engine.upkeep(|| false));
+    a.send(1, 2);
+    let message = a.icmp.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!((message.bytes[0], message.bytes[1], message.dst), (3, 1, "10.1.0.2".parse().unwrap()));
+    a.engine.stop();
+    upkeep.join().unwrap();
+}
+
+#[test]
+fn an_sa_that_is_used_up_is_gone() {
+    let a = lab(1, || Honest);
+    let mut ops = tunnel(1);
+    let Op::StateAdd(out) = &mut ops[1] else { panic!() };
+    out.limits.hard_packets = 3;
+    a.engine.apply(&ops).unwrap();
+    let engine = a.engine.clone();
+    let upkeep = std::thread::spawn(move || engine.upkeep(|| false));
+    a.send(6, 1);
+    until("six packets", || tx_in(&a.engine) == 6);
+    until("one expired, two without an SA", || dropped(&a.engine, Reason::TxNoSa) == 2);
+    assert_eq!(dropped(&a.engine, Reason::TxSaExpired), 1);
+    until("the SA is out of the tables", || a.engine.tables().states.len() == 1);
+    a.engine.stop();
+    upkeep.join().unwrap();
+}
+
+#[test]
+fn a_transaction_is_all_or_nothing() {
+    let a = lab(1, || Honest);
+    let mut ops = tunnel(1);
+    ops.push(ops[1].clone());
+    let (index, refusal) = a.engine.apply(&ops).unwrap_err();
+    assert_eq!((index, refusal), (5, Refusal::errno(Errno::Exists)));
+    assert!(a.engine.links().unwrap().is_empty());
+    assert!(a.engine.tables().states.is_empty());
+    a.engine.apply(&ops[..5]).unwrap();
+    a.engine.apply(&[Op::LinkDel { name: "vti0".into() }]).unwrap();
+    assert!(a.engine.links().unwrap().is_empty());
+}
+
+/// Faults, each planted in one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mutant {
+    LosesAfterDecision,
+    SkipsASegment,
+    CountsTwice,
+    LosesAHop,
+}
+
+struct Planted {
+    mutant: Mutant,
+    done: bool,
+}
+
+impl Planted {
+    fn now(&mut self, mutant: Mutant, can: bool) -> bool {
+        let now = self.mutant == mutant && can && !self.done;
+        self.done |= now;
+        now
+    }
+}
+
+impl Tamper for Planted {
+    fn read(&mut self, items: &mut Vec<FromHost>) {
+        if self.now(Mutant::SkipsASegment, !items.is_empty()) {
+            items.pop();
+        }
+    }
+    fn decided(&mut self, burst: &mut Vec<TxSlot>) {
+        if self.now(Mutant::LosesAfterDecision, !burst.is_empty()) {
+            burst.pop();
+        }
+    }
+    fn booked(&mut self, n: u64) -> u64 {
+        n + u64::from(self.now(Mutant::CountsTwice, n > 0))
+    }
+    fn hopping(&mut self, packets: &mut Vec<Buf>) {
+        if self.now(Mutant::LosesAHop, !packets.is_empty()) {
+            packets.pop();
+        }
+    }
+}
+
+#[test]
+fn planted_losses_are_found_and_named() {
+    let cases = [
+        (Mutant::LosesAfterDecision, "vti0 tx worker", 1),
+        (Mutant::SkipsASegment, "vti0 tx worker 0", 1),
+        (Mutant::CountsTwice, "vti0 tx worker", -1),
+        (Mutant::LosesAHop, "hops tx", 1),
+    ];
+    for (mutant, place, missing) in cases {
+        // Only worker 0 has the fault, or both would.
+        let first = std::sync::atomic::AtomicBool::new(true);
+        let a = lab(2, || Planted { mutant, done: !first.swap(false, Ordering::Relaxed) });
+        a.engine.apply(&tunnel(4)).unwrap();
+        a.send(20, 4);
+        until("all read", || tx_in(&a.engine) == 80);
+        let mut found = Vec::new();
+        until("the loss is found", || {
+            found = a.engine.check().unwrap().into_iter().filter(|i| i.missing() != 0).collect();
+            !found.is_empty()
+        });
+        assert_eq!(found.len(), 1, "{mutant:?}: {found:#?}");
+        assert!(found[0].place.to_string().starts_with(place), "{mutant:?}: {}", found[0].place);
+        assert_eq!(found[0].missing(), missing, "{mutant:?}");
+    }
+}
+
+#[test]
+fn honest_workers_pass_the_check_under_load() {
+    let a = lab(2, || Honest);
+    a.engine.apply(&tunnel(4)).unwrap();
+    for _ in 0..20 {
+        a.send(10, 5);
+        let identities = a.engine.check().unwrap();
+        assert!(identities.iter().all(|i| i.missing() == 0), "{identities:#?}");
+    }
+    until("all read", || tx_in(&a.engine) == 1000);
+    assert_eq!(dropped(&a.engine, Reason::TxNoPolicy), 200);
+}

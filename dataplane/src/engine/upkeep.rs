@@ -1,0 +1,70 @@
+//! What happens besides packets: ICMP errors, expiries, the host's changes.
+
+use super::Engine;
+use super::apply::seconds;
+use crate::worker::Event;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use uvti_core::vti::icmp::RateLimit;
+use uvti_core::xfrm::Sa;
+
+/// How often times are looked at. kernel: lifetimes in seconds are timers, sysctls are read once a second here
+const TICK: Duration = Duration::from_millis(250);
+/// How often the host is asked for what it sends no event about (sysctls).
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Engine {
+    /// Runs until the engine stops; on a thread of its own. `changed` says whether the host's routes or links changed
+    /// since it was last asked.
+    pub fn upkeep(&self, mut changed: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        let mut limit = RateLimit::default();
+        let mut looked = begun;
+        let mut ticked = begun;
+        while !self.stopped() {
+            let mut dead: Vec<Arc<Sa>> = Vec::new();
+            if let Ok(event) = self.events.recv_timeout(Duration::from_millis(20)) {
+                self.handle(event, &mut limit, begun.elapsed(), &mut dead);
+                while let Ok(event) = self.events.try_recv() {
+                    self.handle(event, &mut limit, begun.elapsed(), &mut dead);
+                }
+            }
+            if ticked.elapsed() >= TICK {
+                ticked = Instant::now();
+                dead.extend(self.outlived());
+            }
+            if !dead.is_empty() {
+                self.remove_states(&dead);
+            }
+            if changed() || looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                self.refresh();
+            }
+        }
+    }
+
+    fn handle(&self, event: Event, limit: &mut RateLimit, now: Duration, dead: &mut Vec<Arc<Sa>>) {
+        match event {
+            Event::Icmp(message) => {
+                if limit.allow(&message, now)
+                    && let Err(error) = self.lock().host.send_icmp(&message)
+                {
+                    tracing::debug!(to = %message.dst, %error, "cannot send an ICMP error");
+                }
+            }
+            Event::Expired(sa) => dead.push(sa),
+        }
+    }
+
+    /// SAs whose time is over. They are dead for the next packet already.
+    fn outlived(&self) -> Vec<Arc<Sa>> {
+        let now = seconds();
+        let tables = self.tables.load();
+        let timed =
+            |sa: &&Arc<Sa>| sa.spec.limits.hard_add_seconds != 0 || sa.spec.limits.hard_use_seconds != 0;
+        let over: Vec<Arc<Sa>> =
+            tables.states.iter().filter(timed).filter(|sa| sa.outlived(now)).cloned().collect();
+        over.iter().for_each(|sa| sa.run.kill());
+        over
+    }
+}

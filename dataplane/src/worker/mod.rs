@@ -1,0 +1,318 @@
+//! The worker: one thread that carries bursts between devices and the network.
+//!
+//! Worker *i* reads the devices and sockets given to it and runs a burst to completion where it is the home of the
+//! SA; other packets hop once, before they get a sequence number. It never blocks but when there is nothing to do.
+
+mod bell;
+mod hop;
+mod inbound;
+mod outbound;
+mod poll;
+pub mod tamper;
+
+pub(crate) use bell::Bell;
+pub(crate) use hop::{CAPACITY as HOP_CAPACITY, Door, Inbox, doors};
+
+use crate::account::{Books, DeviceCounters, Flip};
+use crate::io::tun::FromHost;
+use crate::io::underlay::{Outgoing, Received};
+use crate::io::{Outcome, Pool, TunQueue, Underlay};
+use arc_swap::{ArcSwap, Cache};
+use crossbeam_channel::{Receiver, Sender};
+use hop::Hop;
+use poll::{Poll, Token};
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tamper::Tamper;
+use uvti_core::device::DeviceId;
+use uvti_core::packet::Buf;
+use uvti_core::reason::{Reason, Way};
+use uvti_core::tables::Snapshot;
+use uvti_core::vti::{Receiver as Opener, RxSlot, Transmitter, TxSlot, icmp};
+use uvti_core::xfrm::Sa;
+
+/// Packets a burst.
+pub(crate) const BURST: usize = 64;
+/// Buffers a worker has: bursts in both directions, and what may be out with other workers.
+const BUFFERS: usize = BURST * (4 + 2 * HOP_CAPACITY);
+
+/// What the engine tells a worker.
+pub(crate) enum Message {
+    /// A device to serve.
+    AddPort {
+        /// Its number.
+        id: DeviceId,
+        /// This worker's queue of it.
+        queue: Box<dyn TunQueue>,
+        /// Its counters.
+        counters: Arc<DeviceCounters>,
+        /// Whether this worker reads from it; all may write.
+        reads: bool,
+    },
+    /// A device that is gone.
+    RemovePort(DeviceId),
+    /// UDP ports to receive on; answered by those that could not be bound.
+    UdpPorts(Vec<u16>, Sender<Vec<(u16, io::Error)>>),
+    /// End the thread.
+    Stop,
+}
+
+/// What a worker tells the engine.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// An ICMP error to be sent.
+    Icmp(icmp::Message),
+    /// An SA has reached a hard limit.
+    Expired(Arc<Sa>),
+}
+
+/// A device, as a worker has it.
+struct Port {
+    queue: Box<dyn TunQueue>,
+    counters: Arc<DeviceCounters>,
+    reads: bool,
+}
+
+/// Everything a worker is made of.
+pub(crate) struct Parts<T> {
+    pub(crate) id: u16,
+    pub(crate) tables: Arc<ArcSwap<Snapshot>>,
+    pub(crate) flip: Arc<Flip>,
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) inbox: Inbox,
+    pub(crate) doors: Vec<Door>,
+    pub(crate) messages: Receiver<Message>,
+    pub(crate) events: Sender<Event>,
+    pub(crate) underlay: Box<dyn Underlay>,
+    pub(crate) nowhere: Arc<DeviceCounters>,
+    pub(crate) tamper: T,
+}
+
+pub(crate) struct Worker<T> {
+    id: u16,
+    tables: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
+    flip: Arc<Flip>,
+    books: Books,
+    bell: Arc<Bell>,
+    inbox: Inbox,
+    doors: Vec<Door>,
+    messages: Receiver<Message>,
+    events: Sender<Event>,
+    underlay: Box<dyn Underlay>,
+    ports: HashMap<DeviceId, Port>,
+    /// Counters of packets that met no device.
+    nowhere: Arc<DeviceCounters>,
+    pool: Pool,
+    poll: Poll,
+    tamper: T,
+    transmitter: Transmitter,
+    opener: Opener,
+    scratch: Scratch,
+    stop: bool,
+}
+
+/// Vectors that are filled and emptied every burst.
+#[derive(Default)]
+struct Scratch {
+    from_host: Vec<FromHost>,
+    received: Vec<Received>,
+    tx: Vec<TxSlot>,
+    rx: Vec<RxSlot>,
+    outgoing: Vec<Outgoing>,
+    sent: Vec<outbound::Sent>,
+    outcomes: Vec<Outcome>,
+    delivered: Vec<Buf>,
+    lengths: Vec<usize>,
+    /// Buffers that are done with.
+    spent: Vec<Buf>,
+    /// Packets for each other worker.
+    hops: Vec<Vec<Buf>>,
+    hop_outers: Vec<Vec<uvti_core::packet::Outer>>,
+}
+
+impl<T: Tamper> Worker<T> {
+    pub(crate) fn new(parts: Parts<T>) -> io::Result<Self> {
+        let workers = parts.doors.len();
+        let scratch = Scratch {
+            hops: (0..workers).map(|_| Vec::with_capacity(BURST)).collect(),
+            hop_outers: (0..workers).map(|_| Vec::with_capacity(BURST)).collect(),
+            ..Scratch::default()
+        };
+        let mut worker = Self {
+            id: parts.id,
+            tables: Cache::new(parts.tables),
+            flip: parts.flip,
+            books: Books { worker: parts.id.into(), bank: 0 },
+            bell: parts.bell,
+            inbox: parts.inbox,
+            doors: parts.doors,
+            messages: parts.messages,
+            events: parts.events,
+            underlay: parts.underlay,
+            ports: HashMap::new(),
+            nowhere: parts.nowhere,
+            pool: Pool::new(BUFFERS),
+            poll: Poll::new()?,
+            tamper: parts.tamper,
+            transmitter: Transmitter::default(),
+            opener: Opener::default(),
+            scratch,
+            stop: false,
+        };
+        worker.watch()?;
+        Ok(worker)
+    }
+
+    /// Runs until it is told to stop.
+    pub(crate) fn run(mut self) {
+        let mut busy = true;
+        while !self.stop {
+            self.books.bank = self.flip.boundary();
+            busy |= self.obey();
+            let now = seconds();
+            busy |= self.take_hops(now);
+            if self.wait(busy).is_err() {
+                // Only a broken descriptor could: serve what can be served.
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            busy = false;
+            for i in 0..self.poll.ready() {
+                busy = true;
+                match self.poll.token(i) {
+                    Token::Bell => {}
+                    Token::Underlay => self.receive(now),
+                    Token::Device(id) => self.transmit(id, now),
+                }
+            }
+        }
+        // What other workers still send finds the channel closed and is counted there.
+        self.books.bank = self.flip.boundary();
+    }
+
+    /// Looks what is ready; sleeps until something is, if there was nothing to do.
+    fn wait(&mut self, busy: bool) -> io::Result<()> {
+        if busy {
+            return self.poll.look();
+        }
+        self.bell.lie_down();
+        let waiting = !self.inbox.is_empty() || !self.messages.is_empty() || self.flip.asked();
+        let result = if waiting { self.poll.look() } else { self.poll.sleep() };
+        self.bell.get_up();
+        result
+    }
+
+    /// What the engine wants.
+    fn obey(&mut self) -> bool {
+        let mut some = false;
+        while let Ok(message) = self.messages.try_recv() {
+            some = true;
+            match message {
+                Message::AddPort { id, queue, counters, reads } => {
+                    self.ports.insert(id, Port { queue, counters, reads });
+                }
+                Message::RemovePort(id) => {
+                    self.ports.remove(&id);
+                }
+                Message::UdpPorts(ports, answer) => {
+                    let failed = self.underlay.set_udp_ports(&ports);
+                    let _ = answer.send(failed);
+                }
+                Message::Stop => self.stop = true,
+            }
+        }
+        if some && let Err(error) = self.watch() {
+            tracing::error!(worker = self.id, %error, "cannot watch a device or socket");
+        }
+        some
+    }
+
+    fn watch(&mut self) -> io::Result<()> {
+        let devices = self.ports.iter().filter(|(_, p)| p.reads).map(|(id, p)| (*id, p.queue.fd()));
+        let underlay = self.underlay.fds();
+        self.poll.watch(&self.bell, &underlay, devices)
+    }
+
+    /// Bursts that other workers sent here, and buffers that come back.
+    fn take_hops(&mut self, now: u64) -> bool {
+        while let Ok(bufs) = self.inbox.returns.try_recv() {
+            bufs.into_iter().for_each(|b| self.pool.put(b));
+        }
+        let mut some = false;
+        // Bounded, so that own devices and the flip have their turn.
+        for _ in 0..HOP_CAPACITY {
+            let Some(hop) = self.inbox.next_hop() else { break };
+            some = true;
+            self.take_hop(hop, now);
+        }
+        some
+    }
+
+    fn take_hop(&mut self, hop: Hop, now: u64) {
+        let Hop { from, load, mut bufs } = hop;
+        let n = bufs.len();
+        match load {
+            hop::Load::Tx(id) => self.transmit_hopped(id, &mut bufs, now),
+            hop::Load::Rx(outers) => self.receive_hopped(&mut bufs, outers, now),
+        }
+        // As many buffers go back as came; the rest were fragments', of our own pool.
+        let spent = &mut self.scratch.spent;
+        bufs.extend(spent.drain(..n.min(spent.len())));
+        spent.drain(..).for_each(|b| self.pool.put(b));
+        if let Some(door) = self.doors.get(usize::from(from))
+            && door.returns.try_send(bufs).is_ok()
+        {
+            door.bell.ring();
+        }
+    }
+
+    fn counters(&self, id: DeviceId) -> &DeviceCounters {
+        self.ports.get(&id).map_or(&*self.nowhere, |p| &p.counters)
+    }
+
+    fn recycle(&mut self) {
+        let Scratch { spent, .. } = &mut self.scratch;
+        spent.drain(..).for_each(|b| self.pool.put(b));
+    }
+
+    /// Counts a drop and tells the engine of an SA that is used up.
+    fn drop_packet(&self, id: DeviceId, drop: &uvti_core::vti::Drop) {
+        self.books.drop(self.counters(id), drop.reason, 1);
+        if let (Reason::TxSaExpired | Reason::RxSaExpired, Some(sa)) = (drop.reason, &drop.sa) {
+            // If the queue is full the SA stays dead all the same.
+            let _ = self.events.try_send(Event::Expired(sa.clone()));
+        }
+    }
+
+    /// Sends the packets gathered for other workers on their way.
+    fn send_hops(&mut self, way: Way, id: DeviceId) {
+        for target in 0..self.doors.len() {
+            if self.scratch.hops[target].is_empty() {
+                continue;
+            }
+            let mut bufs = std::mem::replace(&mut self.scratch.hops[target], Vec::with_capacity(BURST));
+            let outers = std::mem::take(&mut self.scratch.hop_outers[target]);
+            let n = bufs.len() as u64;
+            self.tamper.hopping(&mut bufs);
+            let load = if way == Way::Tx { hop::Load::Tx(id) } else { hop::Load::Rx(outers) };
+            let door = &self.doors[target];
+            match door.hops.try_send(Hop { from: self.id, load, bufs }) {
+                Ok(()) => {
+                    door.bell.ring();
+                    self.books.count(self.counters(id), way, crate::account::Count::HopOut, n);
+                }
+                Err(error) => {
+                    let reason = if way == Way::Tx { Reason::TxHopFull } else { Reason::RxHopFull };
+                    self.books.drop(self.counters(id), reason, n);
+                    self.scratch.spent.extend(error.into_inner().bufs);
+                }
+            }
+        }
+    }
+}
+
+/// Seconds since the Unix epoch; once a round, not once a packet.
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
