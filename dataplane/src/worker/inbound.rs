@@ -45,6 +45,10 @@ impl<T: Tamper> Worker<T> {
     fn carry_in(&mut self, came: Count, now: u64) {
         let mut burst = std::mem::take(&mut self.scratch.rx);
         self.opener.run(self.tables.load(), &mut burst, self.id, now);
+        if burst.iter().any(|s| s.device != DeviceId::NONE && !self.ports.contains_key(&s.device)) {
+            // Newer than the last look at the messages: the port was sent before the tables were published.
+            self.obey();
+        }
         let mut device = DeviceId::NONE;
         for slot in burst.drain(..) {
             self.books.count(self.counters(slot.device), Way::Rx, came, 1);
@@ -93,10 +97,6 @@ impl<T: Tamper> Worker<T> {
         self.send_hops(Way::Rx, id);
         if self.scratch.delivered.is_empty() {
             return;
-        }
-        if !self.ports.contains_key(&id) {
-            // Newer than the last look at the messages: the port was sent before the tables were published.
-            self.obey();
         }
         let outcomes = &mut self.scratch.outcomes;
         outcomes.clear();
