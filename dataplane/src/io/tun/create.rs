@@ -1,0 +1,155 @@
+//! Creating a TUN device and dressing it up as a VTI.
+
+use crate::host::netlink::{Netlink, NetlinkError};
+use crate::sys;
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::BorrowedFd;
+use tun_tap::{Iface, Mode};
+
+/// Longest interface name, bytes. kernel: include/uapi/linux/if.h IFNAMSIZ, less the final zero
+const NAME_MAX: usize = 15;
+/// `link/ipip`, as a kernel VTI has. kernel: include/uapi/linux/if_arp.h ARPHRD_TUNNEL
+///
+/// It also keeps IPv6 from configuring the device by itself: a fresh TUN sends router solicitations.
+const LINK_TYPE: u16 = 768;
+
+/// How a device is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Largest inner packet, bytes.
+    pub mtu: u32,
+    /// Packets that the kernel queues for us.
+    pub txqlen: u32,
+    /// Whether the device, and with it the host's routes, outlives the process.
+    pub persistent: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { mtu: 1480, txqlen: 1000, persistent: true }
+    }
+}
+
+/// Why a device could not be created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The name is no interface name.
+    #[error("{name:?} is not a valid interface name: {why}")]
+    InvalidName {
+        /// As given.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The kernel or container has no TUN driver.
+    #[error("/dev/net/tun is missing: load the tun module (modprobe tun), or give the container the device")]
+    NoDriver,
+    /// Not allowed to open the driver or to create devices.
+    #[error(
+        "no permission to create {0}: needs CAP_NET_ADMIN in this network namespace and access to /dev/net/tun"
+    )]
+    NoPrivilege(String),
+    /// A TUN device that another process has open.
+    #[error("{0} is in use by another process")]
+    Busy(String),
+    /// A device of another kind has the name.
+    #[error("{name} exists and is not a TUN device but {kind}")]
+    NotTun {
+        /// Interface name.
+        name: String,
+        /// Kind of the device in the way.
+        kind: String,
+    },
+    /// Another system call failed.
+    #[error("{name}: {step}: {errno}")]
+    Kernel {
+        /// Interface name.
+        name: String,
+        /// What was tried.
+        step: &'static str,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// The link could not be looked at or set up.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+/// Accepts what the kernel takes as a literal interface name.
+///
+/// `tun-tap` cuts longer names silently, and the kernel takes `%d` for a template.
+pub fn check_name(name: &str) -> Result<(), CreateError> {
+    // kernel: net/core/dev.c dev_valid_name()
+    let why = if name.is_empty() {
+        "it is empty"
+    } else if name.len() > NAME_MAX {
+        "it is longer than 15 bytes"
+    } else if name == "." || name == ".." {
+        "it names a directory"
+    } else if name
+        .bytes()
+        .any(|b| matches!(b, b'/' | b':' | b'%' | 0) || b.is_ascii_whitespace() || b == 0x0b)
+    {
+        "it has a slash, a colon, a percent sign or a blank"
+    } else {
+        return Ok(());
+    };
+    Err(CreateError::InvalidName { name: name.to_owned(), why })
+}
+
+pub(super) fn create(name: &str, options: Options) -> Result<(Iface, u32), CreateError> {
+    check_name(name)?;
+    let mut netlink = Netlink::open()?;
+    let iface = Iface::without_packet_info(name, Mode::Tun)
+        .map_err(|error| explain(name, Errno::from_io_error(&error), &mut netlink))?;
+    let fd = fd_of(&iface);
+    let fail = |step| move |errno| CreateError::Kernel { name: name.to_owned(), step, errno };
+
+    // A persistent device keeps the offloads of its last owner; without vnet_hdr they would reach us as packets
+    // longer than the MTU.
+    sys::tun::set_offload(fd, 0).map_err(fail("clearing offloads"))?;
+    let link = netlink.link_by_name(name)?;
+    if link.link_type != LINK_TYPE {
+        // EBUSY if it is up: a device made by somebody else. Its routes matter more than its looks.
+        match sys::tun::set_link_type(fd, LINK_TYPE) {
+            Err(Errno::BUSY) => tracing::warn!(name, "is up already and keeps its link type"),
+            result => result.map_err(fail("setting the link type"))?,
+        }
+    }
+    sys::tun::set_persistent(fd, options.persistent).map_err(fail("making it persistent"))?;
+    netlink.set_mtu(link.index, options.mtu)?;
+    netlink.set_txqlen(link.index, options.txqlen)?;
+    rustix::io::ioctl_fionbio(fd, true).map_err(fail("making it non-blocking"))?;
+    Ok((iface, link.index))
+}
+
+/// The meaning of a failed attach.
+fn explain(name: &str, errno: Option<Errno>, netlink: &mut Netlink) -> CreateError {
+    let name = name.to_owned();
+    match errno.unwrap_or(Errno::IO) {
+        Errno::NOENT | Errno::NODEV | Errno::NXIO => CreateError::NoDriver,
+        Errno::PERM | Errno::ACCESS => CreateError::NoPrivilege(name),
+        Errno::BUSY => CreateError::Busy(name),
+        // kernel: drivers/net/tun.c tun_set_iff() answers EINVAL for a name held by a device of another kind.
+        Errno::INVAL => match netlink.link_by_name(&name) {
+            Ok(link) => {
+                let kind = link.kind.unwrap_or_else(|| "a physical or loopback device".to_owned());
+                CreateError::NotTun { name, kind }
+            }
+            Err(_) => CreateError::Kernel { name, step: "attaching", errno: Errno::INVAL },
+        },
+        errno => CreateError::Kernel { name, step: "attaching", errno },
+    }
+}
+
+/// The interface's descriptor, for as long as the interface is borrowed.
+pub(super) fn fd_of(iface: &Iface) -> BorrowedFd<'_> {
+    sys::tun::borrow_fd(iface)
+}
+
+impl From<CreateError> for io::Error {
+    fn from(error: CreateError) -> Self {
+        io::Error::other(error)
+    }
+}

@@ -1,0 +1,106 @@
+//! The backend without offload: the `tun-tap` crate, one packet a system call.
+
+use super::create::{self, CreateError, Options};
+use super::{FromHost, Kind, TunQueue};
+use crate::io::{Burst, Errno, Outcome, Pool};
+use crate::sys;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use tun_tap::Iface;
+use uvti_core::packet::Buf;
+
+/// A TUN device with one queue.
+///
+/// Dropping it leaves the device in place, so that the host's routes go on pointing to it and the kernel drops
+/// what nobody reads: when the device of a dead process vanished, the host would send the inner packets out of its
+/// default route in the clear. [`SimpleTun::destroy`] removes it.
+#[derive(Debug)]
+pub struct SimpleTun {
+    iface: Iface,
+    ifindex: u32,
+}
+
+impl SimpleTun {
+    /// Creates the device, or takes over one that a process left behind, in the calling thread's namespace.
+    pub fn create(name: &str, options: Options) -> Result<Self, CreateError> {
+        let (iface, ifindex) = create::create(name, options)?;
+        Ok(Self { iface, ifindex })
+    }
+
+    /// Its name when it was created (a rename is not followed).
+    pub fn name(&self) -> &str {
+        self.iface.name()
+    }
+
+    /// Its index in the namespace in which it was created.
+    pub fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    /// Removes the device from the host, and with it the routes through it.
+    pub fn destroy(self) -> io::Result<()> {
+        Ok(sys::tun::set_persistent(create::fd_of(&self.iface), false)?)
+    }
+
+    /// Reads one packet; `None` if there is none.
+    fn recv(&self, buf: &mut Buf) -> io::Result<Option<Kind>> {
+        let space = buf.space_mut();
+        let capacity = space.len();
+        match self.iface.recv(space) {
+            // kernel: drivers/net/tun.c tun_chr_read_iter() returns at most the buffer's length, and no error.
+            // The pool's buffers are a byte longer than any packet, so a full one was too short.
+            Ok(n) => {
+                buf.set_len(n);
+                Ok(Some(if n == capacity { Kind::Truncated } else { Kind::Packet }))
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+impl TunQueue for SimpleTun {
+    fn recv_burst(&mut self, into: &mut Vec<FromHost>, pool: &mut Pool, max: usize) -> io::Result<Burst> {
+        let mut burst = Burst::default();
+        while burst.received < max {
+            let Some(mut buf) = pool.take() else {
+                burst.starved = true;
+                break;
+            };
+            match self.recv(&mut buf) {
+                Ok(Some(kind)) => {
+                    into.push(FromHost { buf, kind });
+                    burst.received += 1;
+                }
+                Ok(None) => {
+                    pool.put(buf);
+                    break;
+                }
+                Err(error) => {
+                    pool.put(buf);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(burst)
+    }
+
+    fn send_burst(&mut self, packets: &mut [Buf], outcomes: &mut Vec<Outcome>) {
+        outcomes.extend(packets.iter().map(|packet| match self.iface.send(packet.bytes()) {
+            // kernel: drivers/net/tun.c tun_get_user() takes a packet whole or not at all.
+            Ok(_) => Outcome::Sent,
+            Err(error) => Outcome::from_errno(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+        }));
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        create::fd_of(&self.iface)
+    }
+}
+
+impl AsRawFd for SimpleTun {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.iface.as_raw_fd()
+    }
+}

@@ -1,0 +1,148 @@
+//! Receiving ESP (protocol 50) by a raw socket.
+
+use super::intake::Intake;
+use super::{Fault, Received};
+use crate::io::{Burst, Pool};
+use crate::sys::mmsg::Datagram;
+use crate::sys::sockopt;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::BorrowedFd;
+use uvti_core::packet::{Buf, Incoming, Outer};
+
+const ESP: i32 = 50;
+const IPV4_HEADER: usize = 20;
+
+/// A raw socket that receives the ESP packets of one family.
+///
+/// While it is open, the host does not answer ESP with ICMP protocol-unreachable.
+pub(super) struct EspSocket {
+    intake: Intake,
+    v6: bool,
+}
+
+impl EspSocket {
+    pub(super) fn open_v4() -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(ESP)))?;
+        // ICMP frag-needed quoting ESP, whatever its SPI, must not lower the host's PMTU for the peer.
+        sockopt::set(&socket, libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_INTERFACE)?;
+        Ok(Self { intake: Intake::new(socket, false)?, v6: false })
+    }
+
+    pub(super) fn open_v6() -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::from(ESP)))?;
+        sockopt::set(&socket, libc::SOL_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_INTERFACE)?;
+        sockopt::set(&socket, libc::SOL_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+        sockopt::set(&socket, libc::SOL_IPV6, libc::IPV6_RECVTCLASS, 1)?;
+        Ok(Self { intake: Intake::new(socket, true)?, v6: true })
+    }
+
+    pub(super) fn recv(
+        &mut self,
+        into: &mut Vec<Received>,
+        pool: &mut Pool,
+        max: usize,
+    ) -> io::Result<Burst> {
+        let judge = if self.v6 { judge_v6 } else { judge_v4 };
+        self.intake.recv(into, pool, max, judge)
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.intake.fd()
+    }
+
+    pub(super) fn overflow(&self) -> u64 {
+        self.intake.overflow()
+    }
+}
+
+/// An IPv4 raw socket delivers the IP header, in network byte order and unfragmented.
+fn judge_v4(mut buf: Buf, _: &Datagram<'_>) -> Received {
+    match strip_ipv4(buf.bytes()) {
+        Ok((outer, header)) => {
+            buf.pull_front(header);
+            Received::Packet(Incoming { buf, outer })
+        }
+        Err(fault) => {
+            let from = buf.bytes().get(12..).and_then(|b| b.first_chunk::<4>());
+            let from = from.map(|octets| IpAddr::V4(Ipv4Addr::from(*octets)));
+            Received::Damaged { buf, from, fault }
+        }
+    }
+}
+
+/// Checks an IPv4 header and reads it; also its length.
+fn strip_ipv4(packet: &[u8]) -> Result<(Outer, usize), Fault> {
+    let header: &[u8; IPV4_HEADER] = packet.first_chunk().ok_or(Fault::Header)?;
+    let header_len = usize::from(header[0] & 0xf) * 4;
+    if header[0] >> 4 != 4 || header_len < IPV4_HEADER || header_len > packet.len() {
+        return Err(Fault::Header);
+    }
+    if usize::from(u16::from_be_bytes([header[2], header[3]])) != packet.len() {
+        return Err(Fault::Length);
+    }
+    let addr = |at: usize| IpAddr::from([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    Ok((Outer { src: addr(12), dst: addr(16), tos: header[1], udp: None }, header_len))
+}
+
+/// An IPv6 raw socket delivers the payload; the header's fields come as control messages.
+fn judge_v6(buf: Buf, datagram: &Datagram<'_>) -> Received {
+    let Some(SocketAddr::V6(from)) = datagram.source else {
+        return Received::Damaged { buf, from: None, fault: Fault::Unaddressed };
+    };
+    let src = IpAddr::V6(*from.ip());
+    let info = |kind| datagram.control.iter().find(move |c| c.is(libc::SOL_IPV6, kind));
+    let Some(dst) = info(libc::IPV6_PKTINFO).and_then(|c| c.pktinfo_v6()) else {
+        return Received::Damaged { buf, from: Some(src), fault: Fault::Unaddressed };
+    };
+    let tos = info(libc::IPV6_TCLASS).and_then(|c| c.number()).unwrap_or(0) as u8;
+    Received::Packet(Incoming { buf, outer: Outer { src, dst: dst.into(), tos, udp: None } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn packet(tos: u8, payload: &[u8]) -> Vec<u8> {
+        let mut p = vec![0x45, tos, 0, 0, 0, 1, 0x40, 0, 64, 50, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2];
+        p.extend(payload);
+        let len = p.len() as u16;
+        p[2..4].copy_from_slice(&len.to_be_bytes());
+        p
+    }
+
+    #[test]
+    fn reads_the_header() {
+        let (outer, len) = strip_ipv4(&packet(0xb9, b"payload")).unwrap();
+        assert_eq!(len, 20);
+        assert_eq!(outer.tos, 0xb9);
+        assert_eq!((outer.src, outer.dst), ([192, 0, 2, 1].into(), [192, 0, 2, 2].into()));
+    }
+
+    #[test]
+    fn names_the_fault() {
+        let good = packet(0, &[7; 30]);
+        let with = |at: usize, value: u8| {
+            let mut p = good.clone();
+            p[at] = value;
+            strip_ipv4(&p).unwrap_err()
+        };
+        assert_eq!(with(0, 0x65), Fault::Header, "version 6");
+        assert_eq!(with(0, 0x44), Fault::Header, "header of 16 bytes");
+        assert_eq!(with(0, 0x4f), Fault::Header, "header longer than the packet");
+        assert_eq!(with(3, 49), Fault::Length);
+        assert_eq!(strip_ipv4(&good[..19]).unwrap_err(), Fault::Header);
+        assert_eq!(strip_ipv4(&good[..20]).unwrap_err(), Fault::Length);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            if let Ok((_, header)) = strip_ipv4(&bytes) {
+                prop_assert!(header <= bytes.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What all receiving sockets share: batches, buffers, losses, and exemption from the kernel's policies.
+
+use super::{Fault, Received};
+use crate::io::{Burst, Errno, Pool};
+use crate::sys::mmsg::{BATCH, Datagram, Receiver};
+use crate::sys::sockopt;
+use socket2::Socket;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use uvti_core::packet::Buf;
+
+/// Receive buffer, bytes; what the host does not allow is cut to its limit.
+const RECEIVE_BUFFER: i32 = 8 << 20;
+
+/// A socket, and the batch it receives with.
+pub(super) struct Intake {
+    socket: Socket,
+    batch: Receiver,
+    /// Buffers taken from the pool and not filled yet.
+    staged: Vec<Buf>,
+    /// Losses as the socket counted them last: 32 bits that wrap.
+    dropped: u32,
+    overflow: u64,
+}
+
+impl Intake {
+    pub(super) fn new(socket: Socket, v6: bool) -> io::Result<Self> {
+        if sockopt::set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER).is_err() {
+            sockopt::set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER)?;
+        }
+        sockopt::set(&socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+        // Policies in the kernel are not about what we do; an unmarked IN policy would keep every packet from us.
+        // A host without xfrm has none; a caller without CAP_NET_ADMIN cannot ask.
+        match bypass_policies(&socket, v6) {
+            Err(Errno::PERM | Errno::NOPROTOOPT | Errno::OPNOTSUPP) | Ok(()) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        Ok(Self {
+            socket,
+            batch: Receiver::new(),
+            staged: Vec::with_capacity(BATCH),
+            dropped: 0,
+            overflow: 0,
+        })
+    }
+
+    /// Receives up to `max` datagrams; `judge` says what one is.
+    pub(super) fn recv(
+        &mut self,
+        into: &mut Vec<Received>,
+        pool: &mut Pool,
+        max: usize,
+        judge: impl Fn(Buf, &Datagram<'_>) -> Received,
+    ) -> io::Result<Burst> {
+        let mut burst = Burst::default();
+        while burst.received < max {
+            let wanted = BATCH.min(max - burst.received);
+            while self.staged.len() < wanted {
+                match pool.take() {
+                    Some(buf) => self.staged.push(buf),
+                    None => break,
+                }
+            }
+            let offered = self.staged.len().min(wanted);
+            if offered == 0 {
+                burst.starved = true;
+                break;
+            }
+            let received = match self.batch.receive(self.socket.as_fd(), &mut self.staged[..offered], 0) {
+                Ok(received) => received,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            };
+            for (i, mut buf) in self.staged.drain(..received).enumerate() {
+                let datagram = self.batch.datagram(i);
+                buf.set_len(datagram.len);
+                if let Some(count) = overflow(&datagram) {
+                    self.overflow += u64::from(count.wrapping_sub(self.dropped));
+                    self.dropped = count;
+                }
+                into.push(match datagram.truncated {
+                    true => Received::Damaged {
+                        buf,
+                        from: datagram.source.map(|s| s.ip()),
+                        fault: Fault::Truncated,
+                    },
+                    false => judge(buf, &datagram),
+                });
+            }
+            burst.received += received;
+            if received < offered {
+                break;
+            }
+        }
+        Ok(burst)
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Datagrams that found the receive buffer full, as of the last one received.
+    pub(super) fn overflow(&self) -> u64 {
+        self.overflow
+    }
+}
+
+/// The socket's count of losses before this datagram.
+fn overflow(datagram: &Datagram<'_>) -> Option<u32> {
+    datagram.control.iter().find(|c| c.is(libc::SOL_SOCKET, libc::SO_RXQ_OVFL))?.number()
+}
+
+/// Exempts a socket from the kernel's xfrm policies, in and out.
+///
+/// kernel: include/uapi/linux/xfrm.h struct xfrm_userpolicy_info: all zero but family (byte 40 of the selector)
+/// and direction (byte 160) allows everything.
+fn bypass_policies(socket: &Socket, v6: bool) -> Result<(), Errno> {
+    const LEN: usize = 168;
+    const FAMILY: usize = 40;
+    const DIRECTION: usize = 160;
+    const IN: u8 = 0;
+    const OUT: u8 = 1;
+    const IPV6_XFRM_POLICY: i32 = 35;
+    let (level, option, family) = match v6 {
+        false => (libc::SOL_IP, libc::IP_XFRM_POLICY, libc::AF_INET),
+        true => (libc::SOL_IPV6, IPV6_XFRM_POLICY, libc::AF_INET6),
+    };
+    for direction in [IN, OUT] {
+        let mut policy = [0; LEN];
+        policy[FAMILY..FAMILY + 2].copy_from_slice(&(family as u16).to_ne_bytes());
+        policy[DIRECTION] = direction;
+        sockopt::set_bytes(socket, level, option, &policy)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! Sending complete IP packets through a raw socket.
+
+use super::Outgoing;
+use crate::io::{Errno, Outcome};
+use crate::sys::cmsg::{Control, source_v4, source_v6};
+use crate::sys::mmsg::{BATCH, Receiver, Sender};
+use crate::sys::sockopt;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsFd;
+use uvti_core::packet::Buf;
+
+/// Send buffer, bytes; what the host does not allow is cut to its limit.
+const SEND_BUFFER: usize = 8 << 20;
+/// Room for the quoted packets in the error queue.
+const QUOTE: usize = 576;
+/// kernel: include/uapi/linux/errqueue.h SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
+const ORIGIN_ICMP: [u8; 2] = [2, 3];
+
+/// A raw socket of one family for packets that bring their own IP header.
+pub(super) struct RawSender {
+    socket: Socket,
+    batch: Sender,
+    errors: Receiver,
+    quotes: Vec<Buf>,
+    /// Sends that failed for an earlier packet's ICMP error and were tried again.
+    pub(super) async_errors: u64,
+}
+
+impl RawSender {
+    pub(super) fn open_v4() -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
+        socket.set_header_included_v4(true)?;
+        // Path MTU is the core's: an ICMP frag-needed that quotes us must not change the host's.
+        sockopt::set(&socket, libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_INTERFACE)?;
+        // Without it a drop in a lower queue is reported as success. kernel: net/ipv4/raw.c raw_send_hdrinc()
+        sockopt::set(&socket, libc::SOL_IP, libc::IP_RECVERR, 1)?;
+        Self::new(socket)
+    }
+
+    pub(super) fn open_v6() -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
+        socket.set_header_included_v6(true)?;
+        sockopt::set(&socket, libc::SOL_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_INTERFACE)?;
+        sockopt::set(&socket, libc::SOL_IPV6, libc::IPV6_RECVERR, 1)?;
+        Self::new(socket)
+    }
+
+    fn new(socket: Socket) -> io::Result<Self> {
+        // A socket of IPPROTO_RAW receives nothing; CAP_NET_ADMIN may exceed the host's limit of the send buffer.
+        if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 0).is_err() {
+            socket.set_recv_buffer_size(0).ok();
+        }
+        let force = (SEND_BUFFER / 2) as i32;
+        if sockopt::set(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, force).is_err() {
+            socket.set_send_buffer_size(SEND_BUFFER / 2)?;
+        }
+        let quotes = (0..8).map(|_| Buf::with_capacity(QUOTE)).collect();
+        Ok(Self { socket, batch: Sender::new(), errors: Receiver::new(), quotes, async_errors: 0 })
+    }
+
+    /// Sends packets, all of the socket's family, and appends one outcome each.
+    pub(super) fn send(&mut self, mut packets: &[Outgoing], outcomes: &mut Vec<Outcome>) {
+        let mut retried = false;
+        while !packets.is_empty() {
+            let group = &packets[..packets.len().min(BATCH)];
+            let taken = match self.batch.send(self.socket.as_fd(), group, prepare) {
+                Ok(taken) if taken > 0 => {
+                    outcomes.extend((0..taken).map(|_| Outcome::Sent));
+                    taken
+                }
+                Err(Errno::INTR) => continue,
+                // Not about this packet: an ICMP error about an earlier one, to any peer, was waiting.
+                Err(_) if self.drain_errors() && !retried => {
+                    self.async_errors += 1;
+                    retried = true;
+                    continue;
+                }
+                // The socket's own buffer is full, for every packet of the burst.
+                Err(Errno::AGAIN) => {
+                    outcomes.extend(packets.iter().map(|_| Outcome::QueueFull));
+                    return;
+                }
+                Err(errno) => {
+                    outcomes.push(Outcome::from_errno(errno));
+                    1
+                }
+                Ok(_) => {
+                    outcomes.push(Outcome::Failed(Errno::IO));
+                    1
+                }
+            };
+            retried = false;
+            packets = &packets[taken..];
+        }
+    }
+
+    /// Empties the error queue; whether an ICMP error was in it. A refused send leaves an entry of local origin.
+    fn drain_errors(&mut self) -> bool {
+        let mut icmp = false;
+        while let Ok(n @ 1..) = self.errors.receive(self.socket.as_fd(), &mut self.quotes, libc::MSG_ERRQUEUE)
+        {
+            icmp |= (0..n).any(|i| has_icmp_origin(self.errors.datagram(i).control));
+        }
+        icmp
+    }
+}
+
+/// Whether these control messages hold a `struct sock_extended_err` whose origin (its fifth byte) is ICMP.
+fn has_icmp_origin(control: &Control) -> bool {
+    control
+        .iter()
+        .filter(|c| c.is(libc::SOL_IP, libc::IP_RECVERR) || c.is(libc::SOL_IPV6, libc::IPV6_RECVERR))
+        .any(|c| c.data.get(4).is_some_and(|origin| ORIGIN_ICMP.contains(origin)))
+}
+
+/// Where a packet goes by its own header, and what the host's routing must know besides: with IP_HDRINCL it does
+/// not look at the source address in the packet, and `ip rule from …` would not see it.
+fn prepare<'p>(packet: &'p Outgoing, control: &mut Control) -> (SocketAddr, &'p [u8]) {
+    let bytes = packet.buf.bytes();
+    if packet.mark != 0 {
+        control.push(libc::SOL_SOCKET, libc::SO_MARK, &packet.mark.to_ne_bytes());
+    }
+    let to = match addresses(bytes) {
+        Some((IpAddr::V4(src), dst)) => {
+            control.push(libc::SOL_IP, libc::IP_PKTINFO, &source_v4(src, packet.oif));
+            SocketAddr::new(dst, 0)
+        }
+        Some((IpAddr::V6(src), IpAddr::V6(dst))) => {
+            control.push(libc::SOL_IPV6, libc::IPV6_PKTINFO, &source_v6(src, packet.oif));
+            SocketAddrV6::new(dst, 0, 0, packet.oif).into()
+        }
+        _ => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+    };
+    (to, bytes)
+}
+
+/// Source and destination in the IP header; `None` if there is none.
+pub(super) fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    match packet.first()? >> 4 {
+        4 => {
+            let addr = |at: usize| packet.get(at..)?.first_chunk::<4>().map(|a| Ipv4Addr::from(*a).into());
+            Some((addr(12)?, addr(16)?))
+        }
+        6 => {
+            let addr = |at: usize| packet.get(at..)?.first_chunk::<16>().map(|a| Ipv6Addr::from(*a).into());
+            Some((addr(8)?, addr(24)?))
+        }
+        _ => None,
+    }
+}

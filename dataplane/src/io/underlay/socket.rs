@@ -1,0 +1,158 @@
+//! The underlay over the host's IP stack: raw sockets for ESP, UDP sockets for NAT-T.
+
+use super::esp::EspSocket;
+use super::send::{RawSender, addresses};
+use super::udp::UdpSocket;
+use super::{Losses, Outgoing, Received, Underlay};
+use crate::io::{Burst, Errno, Outcome, Pool};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+/// Sockets in the namespace in which they were opened: a VTI moved elsewhere keeps its outer side where it was.
+pub struct SocketUnderlay {
+    v4: RawSender,
+    /// Absent on a host without IPv6.
+    v6: Option<RawSender>,
+    receivers: Vec<Source>,
+    /// Which receiver is asked first, so that a busy one does not starve the others.
+    next: usize,
+    /// Losses of ports that have been closed.
+    closed: Losses,
+}
+
+enum Source {
+    Esp(EspSocket),
+    Udp(UdpSocket),
+}
+
+impl SocketUnderlay {
+    /// Sends all, and receives ESP (protocol 50) if `esp`. Each raw socket gets a copy of every ESP packet, so one
+    /// underlay of the namespace has it. `EPERM` without CAP_NET_RAW.
+    pub fn open(esp: bool) -> io::Result<Self> {
+        let mut receivers = Vec::new();
+        if esp {
+            receivers.push(Source::Esp(EspSocket::open_v4()?));
+            receivers.extend(optional(EspSocket::open_v6())?.map(Source::Esp));
+        }
+        let v6 = optional(RawSender::open_v6())?;
+        Ok(Self { v4: RawSender::open_v4()?, v6, receivers, next: 0, closed: Losses::default() })
+    }
+
+    /// Receives ESP in UDP on `port`, on every IPv4 address. `AddrInUse` if another process (an IKE daemon) has it.
+    pub fn bind_udp(&mut self, port: u16) -> io::Result<()> {
+        if self.udp_ports().any(|bound| bound == port) {
+            return Ok(());
+        }
+        self.receivers.push(Source::Udp(UdpSocket::bind(port)?));
+        Ok(())
+    }
+
+    /// Closes `port`; what waits in it is lost. Whether it was bound.
+    pub fn unbind_udp(&mut self, port: u16) -> bool {
+        let position = self.receivers.iter().position(|r| matches!(r, Source::Udp(u) if u.port() == port));
+        let Some(position) = position else { return false };
+        let source = self.receivers.remove(position);
+        self.closed.receive_overflow += source.overflow();
+        true
+    }
+
+    /// UDP ports bound.
+    pub fn udp_ports(&self) -> impl Iterator<Item = u16> {
+        self.receivers.iter().filter_map(|r| match r {
+            Source::Udp(udp) => Some(udp.port()),
+            Source::Esp(_) => None,
+        })
+    }
+}
+
+/// A socket of a family that the host may lack.
+fn optional<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
+    match opened {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Source {
+    fn recv(&mut self, into: &mut Vec<Received>, pool: &mut Pool, max: usize) -> io::Result<Burst> {
+        match self {
+            Source::Esp(socket) => socket.recv(into, pool, max),
+            Source::Udp(socket) => socket.recv(into, pool, max),
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Source::Esp(socket) => socket.fd(),
+            Source::Udp(socket) => socket.fd(),
+        }
+    }
+
+    fn overflow(&self) -> u64 {
+        match self {
+            Source::Esp(socket) => socket.overflow(),
+            Source::Udp(socket) => socket.overflow(),
+        }
+    }
+}
+
+impl Underlay for SocketUnderlay {
+    fn recv_burst(&mut self, into: &mut Vec<Received>, pool: &mut Pool, max: usize) -> io::Result<Burst> {
+        let mut burst = Burst::default();
+        let n = self.receivers.len();
+        for i in 0..n {
+            let source = &mut self.receivers[(self.next + i) % n];
+            let one = source.recv(into, pool, max - burst.received)?;
+            burst.received += one.received;
+            burst.starved |= one.starved;
+            if burst.received >= max || burst.starved {
+                break;
+            }
+        }
+        self.next = (self.next + 1) % n.max(1);
+        Ok(burst)
+    }
+
+    fn send_burst(&mut self, packets: &[Outgoing], outcomes: &mut Vec<Outcome>) {
+        for run in packets.chunk_by(|a, b| family(a) == family(b)) {
+            let sender = match family(&run[0]) {
+                Some(Family::V4) => Some(&mut self.v4),
+                Some(Family::V6) => self.v6.as_mut(),
+                None => None,
+            };
+            match sender {
+                Some(sender) => sender.send(run, outcomes),
+                None => outcomes.extend(run.iter().map(|_| Outcome::Failed(Errno::AFNOSUPPORT))),
+            }
+        }
+    }
+
+    fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        self.receivers.iter().map(Source::fd).collect()
+    }
+
+    fn losses(&self) -> Losses {
+        let v6 = self.v6.as_ref().map_or(0, |sender| sender.async_errors);
+        let open: u64 = self.receivers.iter().map(Source::overflow).sum();
+        Losses {
+            receive_overflow: self.closed.receive_overflow + open,
+            async_errors: self.v4.async_errors + v6,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+/// Family of a packet to be sent; `None` if it has no complete IP header.
+fn family(packet: &Outgoing) -> Option<Family> {
+    match addresses(packet.buf.bytes())?.1 {
+        IpAddr::V4(_) => Some(Family::V4),
+        IpAddr::V6(_) => Some(Family::V6),
+    }
+}
