@@ -55,8 +55,15 @@ impl TunQueue for Queue {
 struct Tun(Arc<SimpleTun>);
 
 impl HostDevice for Tun {
+    /// At once, whatever handles the workers still have: the name must be free when the command returns. A device that
+    /// was moved to another namespace is not found here and vanishes with the last handle.
     fn remove(self: Box<Self>) -> io::Result<()> {
-        self.0.destroy()
+        self.0.destroy()?;
+        let mut netlink = Netlink::open().map_err(io::Error::other)?;
+        match netlink.delete_link(self.0.ifindex()) {
+            Err(error) if error.errno() != Some(rustix::io::Errno::NODEV) => Err(io::Error::other(error)),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -78,7 +78,10 @@ impl<A, D> Shared<A, D> {
 
 /// A TUN device in memory. A clone is another handle of the same device: one for the dataplane, one to drive it.
 #[derive(Clone)]
-pub struct MemoryTun(Arc<Shared<(Vec<u8>, Kind), Vec<u8>>>);
+pub struct MemoryTun(Arc<Shared<HostPacket, Vec<u8>>>);
+
+/// A packet that the host sends into the device.
+type HostPacket = (Vec<u8>, Kind);
 
 impl MemoryTun {
     /// An empty device.

@@ -97,7 +97,8 @@ impl Receiver {
             )
         })? as usize;
         for i in 0..received {
-            controls[i].set_len(headers[i].msg_hdr.msg_controllen as usize);
+            let written = headers[i].msg_hdr.msg_controllen;
+            controls[i].set_len(usize::try_from(written).unwrap_or(0));
         }
         Ok(received)
     }

@@ -23,6 +23,20 @@ impl Netlink {
         let what = format!("adding {address}/{prefix} to link number {index}");
         self.change(Message::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL, &what)
     }
+
+    /// Whether `address` is one of this namespace's, on any link (127.0.0.0/8 counts by its prefix).
+    pub fn has_address(&mut self, address: IpAddr) -> Result<bool, NetlinkError> {
+        if address.is_loopback() {
+            return Ok(true);
+        }
+        let mut message = AddressMessage::default();
+        message.header.family = family(address);
+        let answers = self.dump(Message::GetAddress(message), "listing addresses")?;
+        Ok(answers.iter().any(|answer| match answer {
+            Message::NewAddress(found) => own(found) == Some(address),
+            _ => false,
+        }))
+    }
 }
 
 pub(super) fn family(address: IpAddr) -> AddressFamily {
@@ -30,4 +44,18 @@ pub(super) fn family(address: IpAddr) -> AddressFamily {
         IpAddr::V4(_) => AddressFamily::Inet,
         IpAddr::V6(_) => AddressFamily::Inet6,
     }
+}
+
+/// The host's own address: on a point-to-point link `Address` is the other end's.
+fn own(message: &AddressMessage) -> Option<IpAddr> {
+    let local = message.attributes.iter().find_map(|a| match a {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    local.or_else(|| {
+        message.attributes.iter().find_map(|a| match a {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })
 }

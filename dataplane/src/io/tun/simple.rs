@@ -5,7 +5,7 @@ use super::{FromHost, Kind, TunQueue};
 use crate::io::{Burst, Errno, Outcome, Pool};
 use crate::sys;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use tun_tap::Iface;
 use uvti_core::packet::Buf;
 
@@ -37,7 +37,7 @@ impl SimpleTun {
         self.ifindex
     }
 
-    /// Removes the device from the host, and with it the routes through it.
+    /// Lets the device, and the routes through it, vanish with the last handle of it.
     pub fn destroy(&self) -> io::Result<()> {
         Ok(sys::tun::set_persistent(create::fd_of(&self.iface), false)?)
     }
