@@ -93,7 +93,8 @@ impl OuterHeader {
 /// RFC 3948 §2.1: the checksum is 0 over IPv4.
 fn push_udp(buf: &mut Buf, ports: UdpPorts) -> Result<(), NoRoom> {
     let len = u16::try_from(buf.len() + UDP_HEADER).map_err(|_| NoRoom)?;
-    let h: &mut [u8; UDP_HEADER] = buf.push_front(UDP_HEADER).and_then(|b| b.first_chunk_mut()).ok_or(NoRoom)?;
+    let h: &mut [u8; UDP_HEADER] =
+        buf.push_front(UDP_HEADER).and_then(|b| b.first_chunk_mut()).ok_or(NoRoom)?;
     h[0..2].copy_from_slice(&ports.src.to_be_bytes());
     h[2..4].copy_from_slice(&ports.dst.to_be_bytes());
     h[4..6].copy_from_slice(&len.to_be_bytes());

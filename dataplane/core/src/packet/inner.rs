@@ -139,7 +139,9 @@ fn upper_layer(b: &[u8], first: u8) -> Upper {
     let mut u = Upper { proto: first, at: 40, fragment: false, later_fragment: false };
     loop {
         let step = match u.proto {
-            proto::HOPOPTS | proto::ROUTING | proto::DSTOPTS => b.get(u.at + 1).map(|n| (usize::from(*n) + 1) * 8),
+            proto::HOPOPTS | proto::ROUTING | proto::DSTOPTS => {
+                b.get(u.at + 1).map(|n| (usize::from(*n) + 1) * 8)
+            }
             proto::FRAGMENT => Some(8),
             _ => None,
         };

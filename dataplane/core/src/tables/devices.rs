@@ -61,8 +61,8 @@ impl Devices {
     /// Refused if the name or the pair of endpoints is taken, whatever the keys: received packets are told apart by
     /// addresses only. kernel: net/ipv4/ip_tunnel.c ip_tunnel_newlink()
     pub(super) fn check_new(&self, spec: &LinkSpec) -> Result<(), Refusal> {
-        let taken = self.by_name(&spec.name).is_some()
-            || self.inner.by_ends.contains_key(&(spec.local, spec.remote));
+        let taken =
+            self.by_name(&spec.name).is_some() || self.inner.by_ends.contains_key(&(spec.local, spec.remote));
         if taken { Err(Refusal::errno(Errno::Exists)) } else { Ok(()) }
     }
 

@@ -75,7 +75,14 @@ impl Policies {
     ///
     /// kernel: net/xfrm/xfrm_policy.c xfrm_policy_lookup_bytype()
     #[inline]
-    pub fn lookup(&self, dir: Direction, flow: &Flow, dev: &str, mark: u32, if_id: u32) -> Option<&Arc<Policy>> {
+    pub fn lookup(
+        &self,
+        dir: Direction,
+        flow: &Flow,
+        dev: &str,
+        mark: u32,
+        if_id: u32,
+    ) -> Option<&Arc<Policy>> {
         self.of(dir).iter().find(|p| p.matches(flow, dev, mark, if_id))
     }
 
@@ -104,7 +111,13 @@ impl Policies {
     /// `add`: refused if there is one with this selector, mark and if_id. `update`: replaces it in its place.
     ///
     /// kernel: net/xfrm/xfrm_policy.c xfrm_policy_insert()
-    pub(super) fn insert(&mut self, spec: &PolicySpec, replace: bool, number: u64, now: u64) -> Result<(), Refusal> {
+    pub(super) fn insert(
+        &mut self,
+        spec: &PolicySpec,
+        replace: bool,
+        number: u64,
+        now: u64,
+    ) -> Result<(), Refusal> {
         let mut spec = spec.clone();
         let old = self.of(spec.dir).iter().find(|p| p.is_named(&spec.sel, spec.mark, spec.if_id)).cloned();
         let mut number = number;

@@ -56,7 +56,9 @@ impl Snapshot {
                 self.policies.defaults[*dir as usize] = *action;
                 Ok(())
             }
-            Op::LinkAdd(_) | Op::LinkChange(_) | Op::LinkDel { .. } => Err(Refusal::errno(Errno::NotSupported)),
+            Op::LinkAdd(_) | Op::LinkChange(_) | Op::LinkDel { .. } => {
+                Err(Refusal::errno(Errno::NotSupported))
+            }
         }
     }
 

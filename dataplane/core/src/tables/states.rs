@@ -87,7 +87,14 @@ impl States {
     /// The state that a policy's template finds for a flow between the outer addresses `src` and `dst`.
     ///
     /// kernel: net/xfrm/xfrm_state.c xfrm_state_find(): newest valid one wins, a state without source comes second
-    pub fn resolve(&self, policy: &PolicySpec, t: &Template, src: IpAddr, dst: IpAddr, flow: &Flow) -> Resolved<'_> {
+    pub fn resolve(
+        &self,
+        policy: &PolicySpec,
+        t: &Template,
+        src: IpAddr,
+        dst: IpAddr,
+        flow: &Flow,
+    ) -> Resolved<'_> {
         let mark = policy.mark.value & policy.mark.mask;
         let fits = |sa: &&Arc<Sa>| {
             let s = &sa.spec;
@@ -99,7 +106,9 @@ impl States {
                 && sa.run.alive()
                 && sa.selector.matches(flow, "")
         };
-        let of = |src| self.wanted.find(&Wanted { src, dst, reqid: t.reqid }).and_then(|few| few.iter().find(fits));
+        let of = |src| {
+            self.wanted.find(&Wanted { src, dst, reqid: t.reqid }).and_then(|few| few.iter().find(fits))
+        };
         let any = match src {
             IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),

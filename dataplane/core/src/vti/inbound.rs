@@ -1,7 +1,7 @@
 //! Receive: passes over a burst of ESP packets.
 
-use super::receive::{self, Admitted, Refused};
 use super::Drop;
+use super::receive::{self, Admitted, Refused};
 use crate::device::{Device, DeviceId};
 use crate::esp::{NextHeader, OpenError, ReplayError};
 use crate::packet::{Buf, Flow, Incoming, Inner, Outer, tos};

@@ -135,13 +135,22 @@ impl Transmitter {
         let decision = match &group.result {
             Ok(decision) => decision,
             Err(r) => {
-                slot.verdict =
-                    TxVerdict::Drop(Drop { reason: r.reason, sa: r.sa.clone(), policy: r.policy.clone(), mtu: 0 });
+                slot.verdict = TxVerdict::Drop(Drop {
+                    reason: r.reason,
+                    sa: r.sa.clone(),
+                    policy: r.policy.clone(),
+                    mtu: 0,
+                });
                 return;
             }
         };
         let refuse = |reason, mtu| {
-            TxVerdict::Drop(Drop { reason, sa: Some(decision.sa.clone()), policy: Some(decision.policy.clone()), mtu })
+            TxVerdict::Drop(Drop {
+                reason,
+                sa: Some(decision.sa.clone()),
+                policy: Some(decision.policy.clone()),
+                mtu,
+            })
         };
         let may_not_fragment = slot.inner.is_some_and(|i| i.df);
         if slot.len > decision.mtu as usize && may_not_fragment {
@@ -169,7 +178,12 @@ impl Transmitter {
         let Some(lane) = self.lanes.get_mut(group.lane) else { return };
         let sa = lane.sa.clone();
         let drop = |reason| {
-            TxVerdict::Drop(Drop { reason, sa: Some(sa.clone()), policy: Some(decision.policy.clone()), mtu: 0 })
+            TxVerdict::Drop(Drop {
+                reason,
+                sa: Some(sa.clone()),
+                policy: Some(decision.policy.clone()),
+                mtu: 0,
+            })
         };
         let Some(seq) = lane.numbers.as_mut().and_then(Iterator::next) else {
             slot.verdict = drop(Reason::TxSeqOverflow);
@@ -196,7 +210,13 @@ fn lane_of(lanes: &mut Vec<Lane>, sa: &Arc<Sa>) -> usize {
     let same = |l: &Lane| Arc::ptr_eq(&l.sa.run, &sa.run);
     lanes.iter().position(same).unwrap_or_else(|| {
         let used = sa.run.current();
-        lanes.push(Lane { sa: sa.clone(), packets: used.packets, bytes: used.bytes, wanted: 0, numbers: None });
+        lanes.push(Lane {
+            sa: sa.clone(),
+            packets: used.packets,
+            bytes: used.bytes,
+            wanted: 0,
+            numbers: None,
+        });
         lanes.len() - 1
     })
 }
@@ -229,10 +249,12 @@ fn encapsulate(sa: &Sa, buf: &mut Buf, inner: &Inner, seq: u64) -> Result<(), Re
         Family::V6 => proto::IPV6,
     };
     let header = Header { spi: spec.spi, seq, esn: spec.flags.has(StateFlags::ESN) };
-    sa.crypter.seal(buf, header, sa.run.salt ^ seq, next_header, spec.tfcpad as usize).map_err(|e| match e {
-        SealError::NoRoom => Reason::TxNoRoom,
-        SealError::Cipher => Reason::TxSealFailed,
-    })?;
+    sa.crypter.seal(buf, header, sa.run.salt ^ seq, next_header, spec.tfcpad as usize).map_err(
+        |e| match e {
+            SealError::NoRoom => Reason::TxNoRoom,
+            SealError::Cipher => Reason::TxSealFailed,
+        },
+    )?;
     let copy = tos::Encap {
         dscp: !spec.extra_flags.has(ExtraFlags::DONT_ENCAP_DSCP),
         ecn: !spec.flags.has(StateFlags::NOECN),

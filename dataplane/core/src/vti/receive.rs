@@ -76,7 +76,8 @@ fn check_not_ike(payload: &[u8]) -> Result<(), Reason> {
 ///
 /// kernel: net/ipv4/ip_vti.c vti_input(): not handled, falls through to esp4
 fn without_tunnel(tables: &Snapshot, outer: &Outer, esp: &[u8]) -> Reason {
-    let known = esp::peek(esp).is_some_and(|(spi, _)| tables.states.lookup(outer.dst, spi, Proto::Esp, 0).is_some());
+    let known =
+        esp::peek(esp).is_some_and(|(spi, _)| tables.states.lookup(outer.dst, spi, Proto::Esp, 0).is_some());
     if known { Reason::RxNoTunnelKnownSa } else { Reason::RxNoTunnel }
 }
 
@@ -91,7 +92,9 @@ fn outer_policy(tables: &Snapshot, outer: &Outer) -> Result<(), Reason> {
     let flow = Flow { src: outer.src, dst: outer.dst, proto: protocol, sport, dport };
     match tables.policies.lookup(Direction::In, &flow, "", 0, 0) {
         Some(p) if p.spec.action == Action::Block => Err(Reason::RxOuterPolicyBlock),
-        Some(p) if p.spec.templates.iter().any(|t| t.level == Level::Required) => Err(Reason::RxOuterPolicyTemplate),
+        Some(p) if p.spec.templates.iter().any(|t| t.level == Level::Required) => {
+            Err(Reason::RxOuterPolicyTemplate)
+        }
         Some(_) => Ok(()),
         None if tables.policies.defaults[Direction::In as usize] == Action::Block => {
             Err(Reason::RxOuterDefaultBlock)

@@ -8,7 +8,7 @@ use crate::packet::{Flow, OuterHeader, UDP_HEADER};
 use crate::reason::Reason;
 use crate::route::{Route, RouteKey};
 use crate::tables::{Policy, Resolved, Snapshot};
-use crate::xfrm::{Action, Direction, Family, Level, Mode, SaDirection, Sa, Template};
+use crate::xfrm::{Action, Direction, Family, Level, Mode, Sa, SaDirection, Template};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -95,7 +95,9 @@ fn bundle(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Bundle, Ref
 fn policy_out<'a>(tables: &'a Snapshot, device: &Device, flow: &Flow) -> Result<&'a Arc<Policy>, Reason> {
     match tables.policies.lookup(Direction::Out, flow, &device.spec.name, device.spec.okey, 0) {
         Some(policy) => Ok(policy),
-        None if tables.policies.defaults[Direction::Out as usize] == Action::Block => Err(Reason::TxDefaultBlock),
+        None if tables.policies.defaults[Direction::Out as usize] == Action::Block => {
+            Err(Reason::TxDefaultBlock)
+        }
         None => Err(Reason::TxNoPolicy),
     }
 }
@@ -110,7 +112,12 @@ pub(crate) fn template_ends(t: &Template, flow: &Flow) -> (IpAddr, IpAddr) {
     }
 }
 
-fn resolve<'a>(tables: &'a Snapshot, policy: &Policy, t: &Template, flow: &Flow) -> Result<&'a Arc<Sa>, Reason> {
+fn resolve<'a>(
+    tables: &'a Snapshot,
+    policy: &Policy,
+    t: &Template,
+    flow: &Flow,
+) -> Result<&'a Arc<Sa>, Reason> {
     let (src, dst) = template_ends(t, flow);
     match tables.states.resolve(&policy.spec, t, src, dst, flow) {
         Resolved::Sa(sa) => Ok(sa),
