@@ -16,6 +16,7 @@ pub struct Recorded {
     /// What it is about.
     pub desc: String,
     /// Packets sent into it.
+    #[serde(default)]
     pub sent: u64,
     /// The link's counters.
     pub link: Counters,

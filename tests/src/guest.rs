@@ -10,6 +10,7 @@ use rustix::system::{RebootCommand, reboot};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,7 +18,7 @@ use std::process::Command;
 const NEEDED: &[&str] = &[
     "af_packet", "xfrm_user", "esp4", "ip_vti", "veth", "tun", "gcm", "ctr", "seqiv", "ghash-generic", "authenc",
     "cbc", "echainiv", "hmac", "sha512_generic", "chacha20poly1305", "chacha_generic", "poly1305_generic",
-    "xfrm4_tunnel", "ipv6", "esp6", "ip6_vti",
+    "xfrm4_tunnel", "ipv6", "esp6", "ip6_vti", "drbg", "jitterentropy_rng",
 ];
 
 /// Where a case may write. A tmpfs, as nothing else in the guest can be written.
@@ -107,8 +108,11 @@ fn mount_all() -> Result<()> {
     mount_one("proc", "/proc", "proc", "")?;
     mount_one("sysfs", "/sys", "sysfs", "")?;
     mount_one("tmpfs", SCRATCH, "tmpfs", "")?;
-    // The host's /dev/net may lack the TUN, or show it to root only.
-    mount_one("tmpfs", "/dev/net", "tmpfs", "").or_else(|_| mount_one("devtmpfs", "/dev", "devtmpfs", ""))?;
+    // A kernel may have mounted it itself; the host's /dev may lack the TUN, or show it to root only.
+    let mounted = fs::read_to_string("/proc/mounts")?;
+    if !mounted.lines().any(|line| line.split(' ').nth(1) == Some("/dev")) {
+        mount_one("devtmpfs", "/dev", "devtmpfs", "")?;
+    }
     let output = Path::new(SCRATCH).join("out");
     fs::create_dir(&output)?;
     let host_folder = std::env::var("UVTI_OUTPUT").context("UVTI_OUTPUT is not set")?;
@@ -128,11 +132,17 @@ fn load_modules() -> Result<()> {
     let folder = root.join("lib/modules");
     fs::create_dir_all(&folder)?;
     std::os::unix::fs::symlink(Path::new(MODULES).join(release.trim()), folder.join(release.trim()))?;
+    // What the kernel finds missing later (algorithms, mostly) it loads by this program.
+    let loader = Path::new(SCRATCH).join("modprobe");
+    fs::write(&loader, format!("#!/bin/sh\nexec /sbin/modprobe -d {} \"$@\"\n", root.display()))?;
+    fs::set_permissions(&loader, fs::Permissions::from_mode(0o755))?;
+    fs::write("/proc/sys/kernel/modprobe", loader.display().to_string())?;
     let output = Command::new("modprobe").arg("-d").arg(&root).arg("-a").args(NEEDED).output();
     let output = output.context("cannot run modprobe")?;
     // A kernel may have some of them built in: what is really missing shows in the cases.
     print!("{}", String::from_utf8_lossy(&output.stderr));
     if !Path::new("/dev/net/tun").exists() {
+        fs::create_dir_all("/dev/net")?;
         let mode = rustix::fs::Mode::from_raw_mode(0o666);
         let device = rustix::fs::makedev(10, 200);
         let kind = rustix::fs::FileType::CharacterDevice;
