@@ -4,6 +4,7 @@ use crate::frame::checksum;
 use crate::netns::Namespace;
 use crate::sys;
 use anyhow::{Context, Result, bail, ensure};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -20,9 +21,12 @@ pub struct End<'a> {
 }
 
 /// How long any of them may take.
-const LIMIT: Duration = Duration::from_secs(60);
-/// UDP datagrams that may be under way: fewer than a TUN queues (500).
-const UNDER_WAY: u64 = 64;
+const LIMIT: Duration = Duration::from_secs(30);
+/// UDP datagrams that may be under way: fewer than a TUN queues (500), and than a socket's buffer holds when
+/// each is counted as a page or two.
+const UNDER_WAY: u64 = 32;
+/// Bytes a receiving socket asks for.
+const BUFFER: usize = 4 << 20;
 
 /// Sends `count` ICMP echo requests one after the other, and wants each answered.
 pub fn ping(from: &End<'_>, to: &End<'_>, count: u16) -> Result<()> {
@@ -91,6 +95,8 @@ pub fn udp(from: &End<'_>, to: &End<'_>, run: &Datagrams) -> Result<()> {
         Ok(UdpSocket::bind(SocketAddr::new(to.address, run.port))?)
     })?;
     receiver.set_read_timeout(Some(Duration::from_millis(200)))?;
+    // Only root gets it; without it the datagrams under way fit as well.
+    let _ = set_socket_recv_buffer_size_force(&receiver, BUFFER);
     let sender = from.namespace.run(|| {
         Ok(UdpSocket::bind(SocketAddr::new(from.address, 0))?)
     })?;
