@@ -2,7 +2,9 @@
 //!
 //! Written apart from uvti's own ESP so that both cannot share a mistake.
 
-use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use ring::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
+};
 
 /// An AEAD suite of ESP with an 8-byte IV, a 4-byte salt and a 16-byte ICV.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +90,8 @@ impl Key {
 
     /// Seals a packet with the padding of RFC 4303 §2.4; the IV is the sequence number.
     pub fn seal(&self, spi: u32, sequence: u32, inner: &[u8], next_header: u8) -> Vec<u8> {
-        let padding: Vec<u8> = (1..=(inner.len() + 2).next_multiple_of(4) - inner.len() - 2).map(|i| i as u8).collect();
+        let padding: Vec<u8> =
+            (1..=(inner.len() + 2).next_multiple_of(4) - inner.len() - 2).map(|i| i as u8).collect();
         let mut text = [inner, &padding, &[padding.len() as u8, next_header]].concat();
         let header = [spi.to_be_bytes(), sequence.to_be_bytes()].concat();
         let iv = u64::from(sequence).to_be_bytes();

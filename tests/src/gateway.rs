@@ -276,7 +276,13 @@ mod tests {
         let pairs: Vec<(&str, u64)> = counters.iter().map(|(name, count)| (name.as_str(), *count)).collect();
         assert_eq!(
             pairs,
-            [("collisions", 1), ("rx_bytes", 100), ("rx_packets", 1), ("tx_carrier_errors", 2), ("tx_errors", 3)]
+            [
+                ("collisions", 1),
+                ("rx_bytes", 100),
+                ("rx_packets", 1),
+                ("tx_carrier_errors", 2),
+                ("tx_errors", 3)
+            ]
         );
         assert_eq!(link_counters("[]"), None);
     }

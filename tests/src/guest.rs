@@ -16,9 +16,30 @@ use std::process::Command;
 
 /// The modules a VTI between two namespaces needs, uvti's TUN among them.
 const NEEDED: &[&str] = &[
-    "af_packet", "xfrm_user", "esp4", "ip_vti", "veth", "tun", "gcm", "ctr", "seqiv", "ghash-generic", "authenc",
-    "cbc", "echainiv", "hmac", "sha512_generic", "chacha20poly1305", "chacha_generic", "poly1305_generic",
-    "xfrm4_tunnel", "ipv6", "esp6", "ip6_vti", "drbg", "jitterentropy_rng",
+    "af_packet",
+    "xfrm_user",
+    "esp4",
+    "ip_vti",
+    "veth",
+    "tun",
+    "gcm",
+    "ctr",
+    "seqiv",
+    "ghash-generic",
+    "authenc",
+    "cbc",
+    "echainiv",
+    "hmac",
+    "sha512_generic",
+    "chacha20poly1305",
+    "chacha_generic",
+    "poly1305_generic",
+    "xfrm4_tunnel",
+    "ipv6",
+    "esp6",
+    "ip6_vti",
+    "drbg",
+    "jitterentropy_rng",
 ];
 
 /// Where a case may write. A tmpfs, as nothing else in the guest can be written.
@@ -73,7 +94,10 @@ fn serve() -> Result<()> {
     let group = variable("UVTI_GROUP")?;
     // A panic of a case must not be a panic of the kernel.
     let ran = std::thread::scope(|scope| {
-        scope.spawn(|| run_group(&group, &setup, &mut results)).join().unwrap_or_else(|_| bail!("the group panicked"))
+        scope
+            .spawn(|| run_group(&group, &setup, &mut results))
+            .join()
+            .unwrap_or_else(|_| bail!("the group panicked"))
     });
     ran.and_then(|()| Ok(writeln!(results.file, "{END}")?))
 }
@@ -83,7 +107,9 @@ fn run_group(group: &str, setup: &Setup, results: &mut Results) -> Result<()> {
         "interop-kernel" => interop::kernel_with_kernel(setup, results),
         "interop-uvti" => interop::kernel_with_uvti(setup, results),
         "order-kernel" => order::run(setup, results, &[Engine::Kernel]),
-        "order-uvti" => order::run(setup, results, &[Engine::Uvti { program: setup.uvti.clone(), workers: 2 }]),
+        "order-uvti" => {
+            order::run(setup, results, &[Engine::Uvti { program: setup.uvti.clone(), workers: 2 }])
+        }
         "drops-kernel" => drops::kernel(setup, results),
         "drops-uvti" => drops::kernel_and_uvti(setup, results),
         unknown => bail!("there is no group {unknown}"),
@@ -146,7 +172,8 @@ fn load_modules() -> Result<()> {
         let mode = rustix::fs::Mode::from_raw_mode(0o666);
         let device = rustix::fs::makedev(10, 200);
         let kind = rustix::fs::FileType::CharacterDevice;
-        rustix::fs::mknodat(rustix::fs::CWD, "/dev/net/tun", kind, mode, device).context("no /dev/net/tun")?;
+        rustix::fs::mknodat(rustix::fs::CWD, "/dev/net/tun", kind, mode, device)
+            .context("no /dev/net/tun")?;
     }
     Ok(())
 }

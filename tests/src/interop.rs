@@ -65,10 +65,34 @@ fn case(plan: &Plan, left: &Engine, failures: &mut Vec<String>) -> Result<String
     let ports = plan.natt.then_some((NATT, NATT));
     let packets = |link: &crate::gateway::Counters| link.get("tx_packets").copied().unwrap_or(0);
     for (side, stream) in [
-        ("left", Stream { way: Way::In, src: LEFT, dst: RIGHT, ports, spi: SPI_LEFT, key: &tunnel.left_key, packets: packets(&left_link) }),
-        ("right", Stream { way: Way::Out, src: RIGHT, dst: LEFT, ports, spi: SPI_RIGHT, key: &tunnel.right_key, packets: packets(&right_link) }),
+        (
+            "left",
+            Stream {
+                way: Way::In,
+                src: LEFT,
+                dst: RIGHT,
+                ports,
+                spi: SPI_LEFT,
+                key: &tunnel.left_key,
+                packets: packets(&left_link),
+            },
+        ),
+        (
+            "right",
+            Stream {
+                way: Way::Out,
+                src: RIGHT,
+                dst: LEFT,
+                ports,
+                spi: SPI_RIGHT,
+                key: &tunnel.right_key,
+                packets: packets(&right_link),
+            },
+        ),
     ] {
-        failures.extend(check_stream(&frames, &stream).into_iter().map(|wrong| format!("{side} on the wire: {wrong}")));
+        failures.extend(
+            check_stream(&frames, &stream).into_iter().map(|wrong| format!("{side} on the wire: {wrong}")),
+        );
     }
     tunnel.left.stop().context("left")?;
     tunnel.right.stop().context("right")?;

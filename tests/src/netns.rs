@@ -81,7 +81,14 @@ impl Namespace {
     }
 
     /// Adds a pair of joined veths, `name` inside here and `other_name` inside `other`, both up.
-    pub fn join(&self, name: &str, mac: &str, other: &Namespace, other_name: &str, other_mac: &str) -> Result<()> {
+    pub fn join(
+        &self,
+        name: &str,
+        mac: &str,
+        other: &Namespace,
+        other_name: &str,
+        other_mac: &str,
+    ) -> Result<()> {
         // `ip` takes a namespace by the id of a process in it: this thread's.
         let (ready, told) = std::sync::mpsc::channel();
         let (done, finished) = std::sync::mpsc::channel::<()>();

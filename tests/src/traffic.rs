@@ -91,15 +91,11 @@ pub struct Datagrams {
 
 /// Sends numbered datagrams; wants each to arrive once, whole. The order is whatever it is.
 pub fn udp(from: &End<'_>, to: &End<'_>, run: &Datagrams) -> Result<()> {
-    let receiver = to.namespace.run(|| {
-        Ok(UdpSocket::bind(SocketAddr::new(to.address, run.port))?)
-    })?;
+    let receiver = to.namespace.run(|| Ok(UdpSocket::bind(SocketAddr::new(to.address, run.port))?))?;
     receiver.set_read_timeout(Some(Duration::from_millis(200)))?;
     // Only root gets it; without it the datagrams under way fit as well.
     let _ = set_socket_recv_buffer_size_force(&receiver, BUFFER);
-    let sender = from.namespace.run(|| {
-        Ok(UdpSocket::bind(SocketAddr::new(from.address, 0))?)
-    })?;
+    let sender = from.namespace.run(|| Ok(UdpSocket::bind(SocketAddr::new(from.address, 0))?))?;
     if from.address.is_ipv4() {
         let socket = Socket::from(sender.try_clone()?);
         socket.set_tos_v4(u32::from(run.tos))?;
@@ -120,7 +116,11 @@ fn send(socket: &UdpSocket, run: &Datagrams, arrived: &AtomicU64, end: Instant) 
     let mut datagram = vec![0x5a; run.size];
     for number in 0..run.count {
         while number >= arrived.load(Ordering::Acquire) + UNDER_WAY {
-            ensure!(Instant::now() < end, "stuck: {} of {number} sent datagrams arrived", arrived.load(Ordering::Acquire));
+            ensure!(
+                Instant::now() < end,
+                "stuck: {} of {number} sent datagrams arrived",
+                arrived.load(Ordering::Acquire)
+            );
             std::thread::yield_now();
         }
         datagram[..8].copy_from_slice(&number.to_be_bytes());
@@ -136,10 +136,12 @@ fn receive(socket: &UdpSocket, run: &Datagrams, arrived: &AtomicU64, end: Instan
         match socket.recv(&mut buffer) {
             Ok(length) => {
                 ensure!(length == run.size, "a datagram of {length} bytes instead of {}", run.size);
-                let (head, body) = buffer[..length].split_first_chunk::<8>().context("a datagram without number")?;
+                let (head, body) =
+                    buffer[..length].split_first_chunk::<8>().context("a datagram without number")?;
                 let number = u64::from_be_bytes(*head);
                 ensure!(body.iter().all(|&byte| byte == 0x5a), "datagram {number} was changed on its way");
-                let slot = seen.get_mut(number as usize).with_context(|| format!("nobody sent number {number}"))?;
+                let slot =
+                    seen.get_mut(number as usize).with_context(|| format!("nobody sent number {number}"))?;
                 ensure!(!*slot, "datagram {number} arrived twice");
                 *slot = true;
                 arrived.fetch_add(1, Ordering::Release);

@@ -100,7 +100,8 @@ impl Tunnel {
     ///
     /// When something was lost they never agree: then the counters of that moment tell what.
     pub fn settled(&self) -> Result<(Counters, Counters)> {
-        let both = || -> Result<(Counters, Counters)> { Ok((self.left.link("vti0")?, self.right.link("vti0")?)) };
+        let both =
+            || -> Result<(Counters, Counters)> { Ok((self.left.link("vti0")?, self.right.link("vti0")?)) };
         let same = |a: &Counters, b: &Counters| a.get("tx_packets") == b.get("rx_packets");
         let agreed = || match both() {
             Ok((left, right)) => (same(&left, &right) && same(&right, &left)).then_some(Ok((left, right))),
@@ -128,15 +129,15 @@ impl Tunnel {
             if !errors.is_empty() || !xfrm.is_empty() {
                 failures.push(format!("{side}: errors on the link {errors:?}, xfrm_stat {xfrm:?}"));
             }
-            let (out, inward) =
-                if side == "left" { (SPI_LEFT, SPI_RIGHT) } else { (SPI_RIGHT, SPI_LEFT) };
+            let (out, inward) = if side == "left" { (SPI_LEFT, SPI_RIGHT) } else { (SPI_RIGHT, SPI_LEFT) };
             let sas = gateway.sas()?;
             for (spi, way) in [(out, "tx"), (inward, "rx")] {
                 let bytes = count(link, &format!("{way}_bytes"));
                 let expected = SaCount { bytes, packets: count(link, &format!("{way}_packets")) };
                 let counted = sas.get(&spi).copied();
                 if counted != Some(expected) {
-                    failures.push(format!("{side}: the SA {spi:#x} counted {counted:?}, its link {expected:?}"));
+                    failures
+                        .push(format!("{side}: the SA {spi:#x} counted {counted:?}, its link {expected:?}"));
                 }
             }
             if let Err(error) = gateway.check() {

@@ -58,10 +58,16 @@ pub fn run(group: &Group<'_>) -> Result<Vec<Outcome>> {
             }
             Ok(outcomes)
         }
-        (Ok(_), Some(line)) => bail!("the guest's kernel complains: {line} ({})", work.keep_console().display()),
+        (Ok(_), Some(line)) => {
+            bail!("the guest's kernel complains: {line} ({})", work.keep_console().display())
+        }
         (Err(error), _) => {
             let tail = tail(&work.console(), 40);
-            Err(error.context(format!("group {}: console {}:\n{tail}", group.name, work.keep_console().display())))
+            Err(error.context(format!(
+                "group {}: console {}:\n{tail}",
+                group.name,
+                work.keep_console().display()
+            )))
         }
     }
 }
@@ -164,11 +170,15 @@ fn read_results(path: &Path) -> Result<Vec<Outcome>> {
     if lines.pop() != Some(END) {
         bail!("the guest stopped early; it wrote:\n{text}");
     }
-    lines.iter().map(|line| serde_json::from_str(line).with_context(|| format!("not a result: {line}"))).collect()
+    lines
+        .iter()
+        .map(|line| serde_json::from_str(line).with_context(|| format!("not a result: {line}")))
+        .collect()
 }
 
 fn console_trouble(console: &str) -> Option<String> {
-    let bad = |line: &&str| ["BUG:", "WARNING:", "Oops", "Kernel panic"].iter().any(|word| line.contains(word));
+    let bad =
+        |line: &&str| ["BUG:", "WARNING:", "Oops", "Kernel panic"].iter().any(|word| line.contains(word));
     console.lines().find(bad).map(str::to_owned)
 }
 

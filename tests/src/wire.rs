@@ -34,7 +34,8 @@ pub fn check_stream(frames: &[Frame], stream: &Stream<'_>) -> Vec<String> {
         frames.iter().filter(|frame| frame.way == stream.way).filter_map(EspPacket::parse).collect();
     let mut faults = Faults::default();
     if packets.len() as u64 != stream.packets {
-        faults.add("count", format!("{} ESP packets, but the link counted {}", packets.len(), stream.packets));
+        faults
+            .add("count", format!("{} ESP packets, but the link counted {}", packets.len(), stream.packets));
     }
     let mut salt = None;
     let mut last_id = None;
@@ -48,7 +49,9 @@ pub fn check_stream(frames: &[Frame], stream: &Stream<'_>) -> Vec<String> {
             faults.add("sequence", format!("packet {sequence} has sequence number {}", packet.sequence()));
         }
         // kernel: crypto/seqiv.c: the IV is the sequence number, XORed with what was drawn for the SA.
-        if *salt.get_or_insert(opened.iv ^ u64::from(opened.sequence)) != opened.iv ^ u64::from(opened.sequence) {
+        if *salt.get_or_insert(opened.iv ^ u64::from(opened.sequence))
+            != opened.iv ^ u64::from(opened.sequence)
+        {
             faults.add("iv", format!("packet {sequence}: the IV {:#x} is not salt XOR sequence", opened.iv));
         }
         addresses(packet, stream, sequence, &mut faults);
