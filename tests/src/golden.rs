@@ -25,6 +25,9 @@ pub struct Recorded {
     /// Frames seen on the wire, by kind (`esp4`, `esp4-frag`, …).
     #[serde(default)]
     pub wire: BTreeMap<String, u64>,
+    /// Packets the client got out of the tunnel, by kind (`ip4/17` is UDP).
+    #[serde(default)]
+    pub delivered: BTreeMap<String, u64>,
     /// ICMP errors the sender of the inner packets saw.
     #[serde(default)]
     pub icmp: BTreeMap<String, u64>,
