@@ -1,1 +1,26 @@
-//! uvti tests
+//! Integration tests of uvti: namespaces, and the real kernel's VTI in User-Mode Linux.
+//!
+//! On the host ([`require`], [`uml`]) a test boots one guest and hands it a group of cases. In the guest
+//! ([`guest`]) process 1 is our own `uvti-guest`: it loads the kernel's VTI, runs the group beside it
+//! ([`interop`], [`order`], [`drops`]), writes one JSON line a case ([`outcome`]) and switches the guest off.
+//! Below the groups lie the things they are made of: namespaces ([`netns`]), a VTI gateway that is either the
+//! kernel's or uvti's ([`gateway`]), traffic, captures, and packets made by hand.
+
+pub mod capture;
+pub mod drops;
+pub mod esp;
+pub mod frame;
+pub mod gateway;
+pub mod golden;
+pub mod guest;
+pub mod interop;
+pub mod netns;
+pub mod order;
+pub mod outcome;
+pub mod require;
+pub mod sys;
+pub mod traffic;
+pub mod tunnel;
+pub mod uml;
+pub mod wait;
+pub mod wire;

@@ -3,6 +3,9 @@
 use crate::xfrm::{MAX_REPLAY_WINDOW, ReplayCounters};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+#[cfg(test)]
+mod tests;
+
 /// Why a sequence number was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ReplayError {

@@ -1,0 +1,14 @@
+//! One SA, eight flows, two workers: nothing leaves the peer's replay window.
+
+mod common;
+
+#[test]
+fn kernel_in_order() {
+    common::run_group("order-kernel", 120);
+}
+
+#[test]
+#[ignore = "waits for `uvti run`"]
+fn uvti_in_order() {
+    common::run_group("order-uvti", 180);
+}
