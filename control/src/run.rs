@@ -89,7 +89,8 @@ fn start(args: &Args) -> anyhow::Result<Arc<Engine>> {
     let workers = args.workers.unwrap_or_else(|| {
         thread::available_parallelism().map_or(1, |n| n.get().min(usize::from(u16::MAX)) as u16)
     });
-    let host = SystemHost::open().context("cannot open netlink and ICMP sockets: root or CAP_NET_ADMIN is needed")?;
+    let host = SystemHost::open()
+        .context("cannot open netlink and ICMP sockets: root or CAP_NET_ADMIN is needed")?;
     let underlays = (0..workers)
         // The first worker receives for all: every raw socket would get a copy.
         .map(|i| SocketUnderlay::open(i == 0).map(|u| Box::new(u) as Box<dyn Underlay>))
@@ -113,7 +114,9 @@ fn load(service: &Service, file: &str, text: &str) -> Result<(), ExitCode> {
     let mut done = Vec::new();
     for line in plan {
         let outcome = match line.kind {
-            batch::Kind::Owned(ops) => service.apply(&ops).map(|()| done.extend(ops)).map_err(|r| r.to_string()),
+            batch::Kind::Owned(ops) => {
+                service.apply(&ops).map(|()| done.extend(ops)).map_err(|r| r.to_string())
+            }
             batch::Kind::System(words) => system_ip(&words),
         };
         if let Err(error) = outcome {

@@ -66,11 +66,8 @@ impl Dataplane for Service {
         let Some(totals) = self.engine_totals() else { return Totals::default() };
         let tables = self.0.tables();
         let kind = |id| tables.devices.get(id).map_or(LinkKind::Vti, |d| d.spec.kind);
-        let mut devices: Vec<DeviceTotals> = totals
-            .devices
-            .iter()
-            .map(|(id, name, cells)| device_totals(name, kind(*id), cells))
-            .collect();
+        let mut devices: Vec<DeviceTotals> =
+            totals.devices.iter().map(|(id, name, cells)| device_totals(name, kind(*id), cells)).collect();
         devices.push(device_totals("-", LinkKind::Vti, &totals.nowhere));
         Totals { devices, xfrm: mibs(&totals.all) }
     }

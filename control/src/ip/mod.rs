@@ -1,9 +1,12 @@
-//! `uvti ip`: iproute2's grammar in, iproute2's output out.
-//!
-//! [`parse`] turns words into a [`parse::Command`] without I/O.
+//! iproute2's `ip`: its grammar in, its output out, and everything that is not uvti's handed to the system's own.
 
+pub mod batch;
+pub mod difference;
+mod execute;
 pub mod parse;
+mod session;
 pub mod show;
-mod words;
+mod system;
+pub mod words;
 
-pub use words::Fail;
+pub use execute::run;
