@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use uvti_core::device::LinkInfo;
 use uvti_core::reason::Mib;
 use uvti_core::tables::Op;
-use uvti_core::vti::LinkInfo;
 use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo};
 
 /// Most clients served at once; one more is told to come back.
