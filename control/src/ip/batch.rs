@@ -1,174 +1,170 @@
-//! `ip -batch FILE`, and the plan that `uvti run --batch` and `uvti reload` make of such a file.
+//! `ip -batch`, and files of commands that are checked as a whole before any is run.
 
-use super::execute::execute;
+use super::execute::{Session, report};
+use super::lines::{self, Command as Written};
 use super::parse::{Command, Names, Options, parse};
-use super::session::Session;
-use super::words::Fail;
+use super::words::{Fail, begins};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, Read, Write};
-use uvti_core::device::{LinkInfo, LinkSpec};
+use std::io::{Read, Write};
+use uvti_core::device::LinkSpec;
 use uvti_core::tables::Op;
 
-/// A logical line: what a backslash at the end continued is one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Source {
-    /// Number of its first line, from 1.
-    number: usize,
-    text: String,
-}
-
-/// A word and the column where it begins, from 1.
-type Placed = (usize, String);
-
-fn lines(text: &str) -> Vec<Source> {
-    let mut lines: Vec<Source> = Vec::new();
-    let mut open = false;
-    for (i, line) in text.lines().enumerate() {
-        let (part, goes_on) = match line.strip_suffix('\\') {
-            Some(part) => (part, true),
-            None => (line, false),
-        };
-        match lines.last_mut().filter(|_| open) {
-            Some(last) => last.text.push_str(part),
-            None => lines.push(Source { number: i + 1, text: part.to_owned() }),
-        }
-        open = goes_on;
-    }
-    lines
-}
-
-/// iproute2's rules: blanks between words, quotes of both kinds around them, a `#` ends the line.
-fn split(text: &str) -> Result<Vec<Placed>, Fail> {
-    let text = text.split('#').next().unwrap_or("");
-    let mut words = Vec::new();
-    let mut chars = text.char_indices().peekable();
-    while let Some((at, c)) = chars.next() {
-        if c.is_whitespace() {
-            continue;
-        }
-        let column = text[..at].chars().count() + 1;
-        if c == '"' || c == '\'' {
-            let start = at + 1;
-            let Some((end, _)) = chars.by_ref().find(|(_, d)| *d == c) else {
-                return Err(Fail::plain("Unterminated quoted string\n"));
-            };
-            words.push((column, text[start..end].to_owned()));
-            continue;
-        }
-        let mut end = at + c.len_utf8();
-        while let Some((i, d)) = chars.peek().copied() {
-            if d.is_whitespace() {
-                break;
-            }
-            chars.next();
-            end = i + d.len_utf8();
-        }
-        words.push((column, text[at..end].to_owned()));
-    }
-    Ok(words)
-}
-
-fn read(file: &str) -> io::Result<String> {
-    if file == "-" {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text)?;
-        return Ok(text);
-    }
-    std::fs::read_to_string(file)
-}
-
-/// `ip -batch FILE`: in order, ends at the first error unless `-force`; what went before stays.
-pub(super) fn run(
-    file: &str,
-    options: &Options,
-    session: &Session<'_>,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> u8 {
+/// Runs the commands of `file` (`-` is standard input) in order, as `ip -batch` does: it stops at the first that
+/// fails, or goes on under `-force`; what was done stays.
+pub(super) fn run(file: &str, session: &mut Session<'_>, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let text = match read(file) {
         Ok(text) => text,
         Err(error) => {
-            let _ = writeln!(err, "Cannot open file \"{file}\" for reading: {}", os_text(&error));
+            let why = if error.kind() == std::io::ErrorKind::NotFound {
+                "No such file or directory".to_owned()
+            } else {
+                error.to_string()
+            };
+            let _ = writeln!(err, "Cannot open file \"{file}\" for reading: {why}");
             return 1;
         }
     };
     let mut code = 0;
-    for line in lines(&text) {
-        let placed = match split(&line.text) {
-            Ok(words) if words.is_empty() => continue,
-            Ok(words) => words,
-            Err(fail) => {
-                let _ = err.write_all(fail.text.as_bytes());
-                return fail.code;
-            }
-        };
-        let words: Vec<String> = placed.into_iter().map(|(_, w)| w).collect();
-        let _ = out.flush();
-        code = match execute(&words, options, session, out, err) {
-            Ok(code) => code,
-            Err(fail) => {
-                let _ = err.write_all(fail.text.as_bytes());
-                // iproute2's xfrm exits where it stands, whatever -force says.
-                if super::words::begins(&words[0], "xfrm") {
-                    return fail.code;
-                }
-                fail.code
-            }
-        };
+    for command in lines::commands(&text) {
+        if let Some((why, ..)) = command.broken {
+            let _ = writeln!(err, "{why}");
+            return 1;
+        }
+        let words: Vec<String> = command.words.iter().map(|w| w.text.clone()).collect();
+        let ended = one(&words, session, out, err);
+        code = ended.code;
+        if ended.at_once {
+            return code;
+        }
         if code != 0 {
-            let _ = writeln!(err, "Command failed {file}:{}", line.number);
-            if !options.force {
+            let _ = out.flush();
+            let _ = writeln!(err, "Command failed {file}:{}", command.number);
+            if !session.options.force {
                 return code;
             }
         }
     }
-    if options.force { 0 } else { code }
+    code
 }
 
-/// strerror(3) without Rust's addition.
-fn os_text(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
+fn read(file: &str) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    match file {
+        "-" => std::io::stdin().lock().read_to_end(&mut bytes)?,
+        _ => std::fs::File::open(file)?.read_to_end(&mut bytes)?,
+    };
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// One line of a plan.
+/// How a line ended.
+struct Ended {
+    code: u8,
+    /// iproute2 leaves there and then, without a `Command failed`, even under `-force`.
+    at_once: bool,
+}
+
+fn one(words: &[String], session: &mut Session<'_>, out: &mut dyn Write, err: &mut dyn Write) -> Ended {
+    let result = match unknown_object(words) {
+        Some(fail) => Err(fail),
+        None => session.command(words, out, err),
+    };
+    match result {
+        // The system's `ip` ends with 255 where it does not like a word, and would leave the batch too.
+        Ok(code) => Ended { code, at_once: code == 255 },
+        Err(fail) => Ended { code: report(&fail, err), at_once: leaves(words, &fail) },
+    }
+}
+
+/// Whether iproute2 leaves at once. Measured: for every error of `xfrm`, of its parser or of the kernel; elsewhere
+/// for words that it does not like, but not for devices that are missing and for what a kernel refused.
+fn leaves(words: &[String], fail: &Fail) -> bool {
+    let object = words.first().map_or("", String::as_str);
+    if !object.is_empty() && begins(object, "xfrm") {
+        return true;
+    }
+    let returned = ["Cannot find device", "Failed to get", "add tunnel", "delete tunnel", "Object "];
+    !(fail.code == 2 || returned.iter().any(|text| fail.text.starts_with(text)))
+}
+
+/// iproute2's objects.
+const OBJECTS: [&str; 34] = [
+    "address",
+    "addrlabel",
+    "maddress",
+    "route",
+    "rule",
+    "neighbor",
+    "neighbour",
+    "ntable",
+    "ntbl",
+    "link",
+    "l2tp",
+    "fou",
+    "ila",
+    "macsec",
+    "tunnel",
+    "tunl",
+    "tuntap",
+    "tap",
+    "token",
+    "tcpmetrics",
+    "tcp_metrics",
+    "monitor",
+    "xfrm",
+    "mroute",
+    "mrule",
+    "netns",
+    "netconf",
+    "vrf",
+    "sr",
+    "nexthop",
+    "mptcp",
+    "ioam",
+    "help",
+    "stats",
+];
+
+/// Options are for the command line: in a line of a batch they are no object.
+fn unknown_object(words: &[String]) -> Option<Fail> {
+    let object = words.first()?;
+    if OBJECTS.iter().any(|known| begins(object, known)) {
+        return None;
+    }
+    Some(Fail { word: Some(0), ..Fail::plain(format!("Object \"{object}\" is unknown, try \"ip help\".\n")) })
+}
+
+/// One command of a checked file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Line number, from 1.
+    /// Its line in the file, from 1 (the last, if it goes over several).
     pub number: usize,
-    /// What it is.
+    /// Its words.
+    pub words: Vec<String>,
+    /// Who runs it.
     pub kind: Kind,
 }
 
-/// Who carries a line out.
+/// Who runs a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// uvti: these changes, then these commands of the system's `ip`.
+    /// uvti.
     Owned(Vec<Op>),
     /// The system's `ip`, with these words.
     System(Vec<String>),
 }
 
-impl Line {
-    /// Its changes, if it is uvti's.
-    pub fn ops(self) -> Vec<Op> {
-        match self.kind {
-            Kind::Owned(ops) => ops,
-            Kind::System(_) => Vec::new(),
-        }
-    }
-}
-
-/// What is wrong with a line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is wrong with a line of a file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct FileError {
-    /// File name, as given.
+    /// The file's name.
     pub file: String,
     /// Line, from 1.
     pub line: usize,
-    /// Column of the offending word, from 1.
+    /// Character in the line, from 1.
     pub column: usize,
-    /// iproute2's text.
+    /// iproute2's complaint.
     pub text: String,
 }
 
@@ -178,84 +174,112 @@ impl fmt::Display for FileError {
     }
 }
 
-/// Checks every line of a batch file, and says who is to do what. Nothing is done yet.
-pub fn plan(file: &str, text: &str, links: &[LinkInfo]) -> Result<Vec<Line>, Vec<FileError>> {
-    let mut known = Known(links.iter().map(|l| l.spec.clone()).collect());
-    let (mut plan, mut errors) = (Vec::new(), Vec::new());
-    for source in lines(text) {
-        match plan_line(&source, &mut known) {
-            Ok(lines) => plan.extend(lines),
-            Err((column, fail)) => errors.push(FileError {
-                file: file.to_owned(),
-                line: source.number,
-                column,
-                text: fail.text.trim_end().to_owned(),
-            }),
+/// Checks every line of a file that describes a configuration, before any of it is applied. A link that a line
+/// adds is known to the lines behind it.
+///
+/// # Errors
+/// All lines that are wrong, in the order of the file. A line that changes nothing (`xfrm state list`), or whose
+/// effect depends on what is running (`deleteall`), is wrong too.
+pub fn plan(file: &str, text: &str, names: &dyn Names) -> Result<Vec<Line>, Vec<FileError>> {
+    let names = Overlay { base: names, links: RefCell::default() };
+    let (mut planned, mut errors) = (Vec::new(), Vec::new());
+    for command in lines::commands(text) {
+        match check(&command, &names) {
+            Ok(lines) => planned.extend(lines),
+            Err(fail) => errors.push(place(file, &command, &fail)),
         }
     }
-    if errors.is_empty() { Ok(plan) } else { Err(errors) }
+    if errors.is_empty() { Ok(planned) } else { Err(errors) }
 }
 
-fn plan_line(source: &Source, known: &mut Known) -> Result<Vec<Line>, (usize, Fail)> {
-    let placed = split(&source.text).map_err(|fail| (1, fail))?;
-    let words: Vec<String> = placed.iter().map(|(_, w)| w.clone()).collect();
-    let end = source.text.trim_end().chars().count() + 1;
-    let column = |word: Option<usize>| word.and_then(|w| placed.get(w)).map_or(end, |(column, _)| *column);
-    if words.is_empty() {
-        return Ok(Vec::new());
+fn check(command: &Written, names: &Overlay<'_>) -> Result<Vec<Line>, Fail> {
+    if let Some((why, ..)) = command.broken {
+        return Err(Fail::plain(why));
     }
-    let (options, used) = Options::parse(&words).map_err(|f| (column(f.word), f))?;
-    if used > 0 && (options.namespace.is_some() || options.batch.is_some() || options.foreign) {
-        let text = format!("uvti: option \"{}\" has no place in this file", words[0]);
-        return Err((column(Some(0)), Fail::plain(text)));
+    let words: Vec<String> = command.words.iter().map(|w| w.text.clone()).collect();
+    if let Some(fail) = unknown_object(&words) {
+        return Err(fail);
     }
-    let command =
-        parse(&words[used..], &options, known).map_err(|f| (column(f.word.map(|w| w + used)), f))?;
-    let line = |kind| Line { number: source.number, kind };
-    Ok(match command {
-        Command::Apply(change) => {
-            change.ops.iter().for_each(|op| known.note(op));
-            let mut lines = vec![line(Kind::Owned(change.ops))];
-            lines.extend(change.then.into_iter().map(|w| line(Kind::System(w))));
-            lines
-        }
+    let line = |kind| Line { number: command.number, words: words.clone(), kind };
+    match parse(&words, &Options::default(), names)? {
         Command::System(system) => {
-            let words = words[..used].iter().cloned().chain(system).collect();
-            vec![line(Kind::System(words))]
+            names.added_by_system(&system);
+            Ok(vec![line(Kind::System(system))])
         }
-        _ => {
-            return Err((1, Fail::plain("uvti: only lines that change something have a place in this file")));
+        Command::Apply(change) => {
+            change.ops.iter().for_each(|op| names.note(op));
+            let then = change.then.into_iter().map(Kind::System);
+            Ok([Kind::Owned(change.ops)].into_iter().chain(then).map(line).collect())
         }
-    })
+        Command::StateDeleteAll(_) | Command::PolicyDeleteAll(_) => Err(Fail {
+            word: Some(2),
+            ..Fail::plain("uvti: deleteall depends on what is running: use flush in a configuration")
+        }),
+        _ => Err(Fail {
+            word: Some(0),
+            ..Fail::plain("uvti: this shows something and changes nothing: not a line of a configuration")
+        }),
+    }
 }
 
-/// Links that there are, or will be by the time a line is reached.
-struct Known(Vec<LinkSpec>);
+fn place(file: &str, command: &Written, fail: &Fail) -> FileError {
+    let word = fail.word.and_then(|w| command.words.get(w)).map(|w| (w.line, w.column));
+    let broken = command.broken.map(|(_, line, column)| (line, column));
+    let (line, column) = broken.or(word).unwrap_or(command.end);
+    FileError { file: file.to_owned(), line, column, text: fail.text.trim_end().to_owned() }
+}
 
-impl Known {
-    fn note(&mut self, op: &Op) {
-        match op {
-            Op::LinkAdd(spec) => self.0.push(spec.clone()),
-            Op::LinkDel { name } => self.0.retain(|l| l.name != *name),
-            _ => {}
+/// The names that are known when the lines so far have been run.
+struct Overlay<'a> {
+    base: &'a dyn Names,
+    links: RefCell<BTreeMap<String, Change>>,
+}
+
+/// What the lines so far did to a name.
+enum Change {
+    Ours(LinkSpec),
+    System,
+    Gone,
+}
+
+impl Overlay<'_> {
+    fn note(&self, op: &Op) {
+        let (name, change) = match op {
+            Op::LinkAdd(spec) | Op::LinkChange(spec) => (spec.name.clone(), Change::Ours(spec.clone())),
+            Op::LinkDel { name } => (name.clone(), Change::Gone),
+            _ => return,
+        };
+        self.links.borrow_mut().insert(name, change);
+    }
+
+    /// `link add NAME type dummy` and the like: a name that `dev` may mention.
+    fn added_by_system(&self, words: &[String]) {
+        if let [object, verb, rest @ ..] = words
+            && begins(object, "link")
+            && begins(verb, "add")
+        {
+            let named = rest.iter().position(|w| w == "name").and_then(|at| rest.get(at + 1));
+            if let Some(name) = named.or_else(|| rest.iter().find(|w| *w != "dev")) {
+                self.links.borrow_mut().insert(name.clone(), Change::System);
+            }
         }
     }
 }
 
-impl Names for Known {
-    /// A device may be made by an earlier line of the system's: it is not checked here.
-    fn device(&self, _name: &str) -> bool {
-        true
+impl Names for Overlay<'_> {
+    fn device(&self, name: &str) -> bool {
+        match self.links.borrow().get(name) {
+            Some(Change::Gone) => false,
+            Some(_) => true,
+            None => self.base.device(name),
+        }
     }
 
     fn link(&self, name: &str) -> Option<LinkSpec> {
-        self.0.iter().find(|l| l.name == name).cloned()
-    }
-
-    fn free_name(&self, prefix: &str) -> String {
-        (0..u32::MAX)
-            .map(|n| format!("{prefix}{n}"))
-            .find(|name| self.link(name).is_none())
-            .unwrap_or_else(|| prefix.to_owned())
+        match self.links.borrow().get(name) {
+            Some(Change::Ours(spec)) => Some(spec.clone()),
+            Some(_) => None,
+            None => self.base.link(name),
+        }
     }
 }

@@ -1,131 +1,318 @@
-//! What must change for the running configuration to become another one.
+//! What has to change for the running configuration to become that of a file.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use uvti_core::device::{LinkInfo, LinkSpec};
 use uvti_core::tables::Op;
-use uvti_core::xfrm::{Limits, Mark, PolicyId, PolicyInfo, PolicySpec, ReplayCounters, StateInfo, StateSpec};
+use uvti_core::xfrm::{
+    Action, Direction, PolicyId, PolicyInfo, PolicySpec, Proto, SaId, Spi, StateInfo, StateSpec,
+};
 
-/// The running configuration: links, states, policies.
-pub type Running<'a> = (&'a [LinkInfo], &'a [StateInfo], &'a [PolicyInfo]);
-
-/// The operations that turn `running` into what `wanted` would make of nothing. What is equal is not touched and keeps
-/// its counters and numbers; a state of which only limits, selector, encapsulation or output mark differ is updated.
-pub fn difference(running: Running<'_>, wanted: &[Op]) -> Vec<Op> {
-    let (links, states, policies) = running;
-    let wanted = Wanted::of(wanted);
-    let mut ops = Vec::new();
-
-    // What is in the way goes first, so that names, SPIs and selectors are free.
-    let keeps_policy = |p: &&PolicyInfo| wanted.policies.iter().any(|w| same_policy(&p.spec, w));
-    ops.extend(policies.iter().filter(|p| !keeps_policy(p)).map(|p| Op::PolicyDel(policy_id(&p.spec))));
-    let keeps_state =
-        |s: &&StateInfo| wanted.states.iter().any(|w| w.id() == s.spec.id() && same_keys(&s.spec, w));
-    ops.extend(states.iter().filter(|s| !keeps_state(s)).map(|s| Op::StateDel(s.spec.id())));
-    let keeps_link = |l: &&LinkInfo| wanted.links.iter().any(|w| same_link(&l.spec, w));
-    ops.extend(links.iter().filter(|l| !keeps_link(l)).map(|l| Op::LinkDel { name: l.spec.name.clone() }));
-
-    for spec in &wanted.links {
-        if !links.iter().any(|l| same_link(&l.spec, spec)) {
-            ops.push(Op::LinkAdd(LinkSpec::clone(spec)));
-        }
-    }
-    for spec in &wanted.states {
-        match states.iter().find(|s| s.spec.id() == spec.id() && same_keys(&s.spec, spec)) {
-            None => ops.push(Op::StateAdd(Box::new(StateSpec::clone(spec)))),
-            Some(s) if !same_rest(&s.spec, spec) => {
-                ops.push(Op::StateUpdate(Box::new(StateSpec::clone(spec))))
-            }
-            Some(_) => {}
-        }
-    }
-    for spec in &wanted.policies {
-        if !policies.iter().any(|p| same_policy(&p.spec, spec)) {
-            ops.push(Op::PolicyAdd(Box::new(PolicySpec::clone(spec))));
-        }
-    }
-    ops.extend(wanted.defaults.iter().cloned());
-    ops
-}
-
-/// What a list of operations leaves behind, started from nothing.
-#[derive(Default)]
-struct Wanted {
+/// What `wanted` describes when it is applied to empty tables.
+#[derive(Debug, Default)]
+struct Config {
     links: Vec<LinkSpec>,
     states: Vec<StateSpec>,
     policies: Vec<PolicySpec>,
-    defaults: Vec<Op>,
+    /// Changes of what the file did not add: the dataplane will say what is wrong with them.
+    stray: Vec<Op>,
 }
 
-impl Wanted {
+/// The transaction that makes `running` (links, states and policies, both newest first) what `wanted` describes.
+///
+/// What is equal stays untouched, with its counters and sequence numbers; what is gone is deleted first, what is
+/// new or changed is added in the file's order. A state that differs only in what `ip xfrm state update` can change
+/// is updated. Start values of sequence numbers are not compared, nor an MTU or a policy index that the file does
+/// not ask for. Policies of one priority are tried in the file's order afterwards. Default policies are the subject
+/// of [`defaults`].
+pub fn difference(running: (&[LinkInfo], &[StateInfo], &[PolicyInfo]), wanted: &[Op]) -> Vec<Op> {
+    let (links, states, policies) = running;
+    let config = Config::of(wanted);
+    let mut ops = Vec::new();
+    let policy_adds = policies_between(policies, config.policies, &mut ops);
+    let state_adds = states_between(states, config.states, &mut ops);
+    let link_adds = links_between(links, config.links, &mut ops);
+    ops.extend(link_adds.into_iter().chain(state_adds).chain(policy_adds).chain(config.stray));
+    ops
+}
+
+/// The same for default policies, by direction: in, out, fwd. Those that the file does not set are `accept`.
+pub fn defaults(running: [Action; 3], wanted: &[Op]) -> Vec<Op> {
+    let mut actions = [Action::Allow; 3];
+    for op in wanted {
+        if let Op::PolicyDefault { dir, action } = op {
+            actions[*dir as usize] = *action;
+        }
+    }
+    let changed = Direction::ALL.into_iter().filter(|dir| running[*dir as usize] != actions[*dir as usize]);
+    changed.map(|dir| Op::PolicyDefault { dir, action: actions[dir as usize] }).collect()
+}
+
+impl Config {
     fn of(ops: &[Op]) -> Self {
-        let mut w = Self::default();
-        for op in ops {
-            match op {
-                Op::LinkAdd(spec) => w.links.push(spec.clone()),
-                Op::LinkChange(spec) => {
-                    if let Some(l) = w.links.iter_mut().find(|l| l.name == spec.name) {
-                        *l = spec.clone();
-                    }
-                }
-                Op::LinkDel { name } => w.links.retain(|l| l.name != *name),
-                Op::StateAdd(spec) => w.states.push((**spec).clone()),
-                Op::StateUpdate(spec) => w.put_state(spec),
-                Op::StateDel(id) => w.states.retain(|s| s.id() != *id),
-                Op::StateFlush(_) => w.states.clear(),
-                Op::PolicyAdd(spec) | Op::PolicyUpdate(spec) => {
-                    w.policies.retain(|p| policy_id(p) != policy_id(spec));
-                    w.policies.push((**spec).clone());
-                }
-                Op::PolicyDel(id) => w.policies.retain(|p| policy_id(p) != *id),
-                Op::PolicyFlush => w.policies.clear(),
-                Op::PolicyDefault { .. } => w.defaults.push(op.clone()),
-            }
-        }
-        w
+        let mut config = Self::default();
+        ops.iter().for_each(|op| config.apply(op));
+        config
     }
 
-    fn put_state(&mut self, spec: &StateSpec) {
-        match self.states.iter_mut().find(|s| s.id() == spec.id()) {
-            Some(s) => {
-                s.limits = spec.limits;
-                s.sel = spec.sel.clone();
-                s.encap = spec.encap.or(s.encap);
+    fn apply(&mut self, op: &Op) {
+        match op {
+            Op::LinkAdd(spec) => self.links.push(spec.clone()),
+            Op::LinkChange(spec) => match self.links.iter_mut().find(|l| l.name == spec.name) {
+                Some(link) => *link = spec.clone(),
+                None => self.stray.push(op.clone()),
+            },
+            Op::LinkDel { name } => self.links.retain(|l| l.name != *name),
+            Op::StateAdd(spec) => self.states.push((**spec).clone()),
+            Op::StateUpdate(spec) => match self.state(&spec.id()) {
+                Some(at) => updated(&mut self.states[at], spec),
+                None => self.stray.push(op.clone()),
+            },
+            Op::StateDel(id) => {
+                if let Some(at) = self.state(id) {
+                    self.states.remove(at);
+                }
             }
-            None => self.states.push(spec.clone()),
+            Op::StateFlush(Proto::Any) => self.states.clear(),
+            Op::StateFlush(proto) => self.states.retain(|s| s.proto != *proto),
+            Op::PolicyAdd(spec) => self.policies.push((**spec).clone()),
+            Op::PolicyUpdate(spec) => match self.policies.iter_mut().find(|p| same_policy(p, spec)) {
+                Some(policy) => *policy = PolicySpec { index: policy.index, ..(**spec).clone() },
+                None => self.policies.push((**spec).clone()),
+            },
+            Op::PolicyDel(id) => self.policies.retain(|p| !names(id, p)),
+            Op::PolicyFlush => self.policies.clear(),
+            Op::PolicyDefault { .. } => {}
+        }
+    }
+
+    /// The state that a command with this ID would be about: the newest that fits.
+    fn state(&self, id: &SaId) -> Option<usize> {
+        self.states.iter().rposition(|s| key(s) == (id.dst, id.spi, id.proto) && covers(s, id))
+    }
+}
+
+fn names(id: &PolicyId, p: &PolicySpec) -> bool {
+    match id {
+        PolicyId::Index { index, dir, mark, if_id } => {
+            (p.index, p.dir, p.mark, p.if_id) == (*index, *dir, *mark, *if_id)
+        }
+        PolicyId::Selector { sel, dir, mark, if_id } => {
+            (&p.sel, p.dir, p.mark, p.if_id) == (sel, *dir, *mark, *if_id)
         }
     }
 }
 
-fn policy_id(p: &PolicySpec) -> PolicyId {
-    PolicyId::Selector { sel: p.sel.clone(), dir: p.dir, mark: p.mark, if_id: p.if_id }
+/// What `ip xfrm state update` changes of a state.
+///
+/// kernel: net/xfrm/xfrm_state.c xfrm_state_update()
+fn updated(state: &mut StateSpec, by: &StateSpec) {
+    state.limits = by.limits;
+    state.sel = by.sel.clone();
+    if state.encap.is_some() && by.encap.is_some() {
+        state.encap = by.encap;
+    }
+    if !by.output_mark.is_unset() {
+        state.output_mark = by.output_mark;
+    }
 }
 
-/// Equal but for the index, which a file need not name.
-fn same_policy(running: &PolicySpec, wanted: &PolicySpec) -> bool {
-    let index = if wanted.index == 0 { running.index } else { wanted.index };
-    *running == PolicySpec { index, ..wanted.clone() }
+fn links_between(running: &[LinkInfo], wanted: Vec<LinkSpec>, deletes: &mut Vec<Op>) -> Vec<Op> {
+    let mut left: Vec<&LinkInfo> = running.iter().collect();
+    let mut adds = Vec::new();
+    for spec in wanted {
+        match left.iter().position(|link| same_link(link, &spec)) {
+            Some(at) => drop(left.remove(at)),
+            None => adds.push(Op::LinkAdd(spec)),
+        }
+    }
+    deletes.extend(left.into_iter().map(|link| Op::LinkDel { name: link.spec.name.clone() }));
+    adds
 }
 
-/// Equal but for the MTU, which a file need not name and the host may have changed.
-fn same_link(running: &LinkSpec, wanted: &LinkSpec) -> bool {
-    LinkSpec { mtu: None, ..running.clone() } == LinkSpec { mtu: None, ..wanted.clone() }
+fn same_link(link: &LinkInfo, wanted: &LinkSpec) -> bool {
+    let running = LinkSpec { mtu: wanted.mtu, ..link.spec.clone() };
+    running == *wanted && wanted.mtu.is_none_or(|mtu| mtu == link.mtu)
 }
 
-/// Equal in what an update cannot change; start values of sequence numbers belong to the past.
-fn same_keys(running: &StateSpec, wanted: &StateSpec) -> bool {
-    let fixed = |s: &StateSpec| StateSpec {
-        limits: Limits::NONE,
-        sel: None,
-        encap: s.encap.map(|e| uvti_core::xfrm::Encap { sport: 0, dport: 0, ..e }),
-        output_mark: Mark::default(),
-        replay: ReplayCounters::default(),
-        ..s.clone()
+type StateKey = (IpAddr, Spi, Proto);
+
+fn key(spec: &StateSpec) -> StateKey {
+    (spec.dst, spec.spi, spec.proto)
+}
+
+/// Whether a look-up of `id` stops at this state: it goes by the mark's value, and a state without mark fits all.
+fn covers(state: &StateSpec, id: &SaId) -> bool {
+    state.mark.matches(id.mark.value & id.mark.mask)
+}
+
+fn states_between(running: &[StateInfo], wanted: Vec<StateSpec>, deletes: &mut Vec<Op>) -> Vec<Op> {
+    let mut groups: HashMap<StateKey, Group> = HashMap::new();
+    for (n, state) in running.iter().enumerate() {
+        groups.entry(key(&state.spec)).or_default().running.push(n);
+    }
+    for (n, spec) in wanted.iter().enumerate() {
+        groups.entry(key(spec)).or_default().wanted.push(n);
+    }
+    let mut stays: Vec<bool> = vec![false; running.len()];
+    let mut partner: Vec<Option<usize>> = vec![None; wanted.len()];
+    for group in groups.values() {
+        for (w, r) in group.pairs(running, &wanted) {
+            stays[r] = true;
+            partner[w] = Some(r);
+        }
+    }
+    // Newest first: then each deletion finds the state that it means, not a newer one that its mark fits too.
+    let doomed = running.iter().zip(&stays).filter(|(_, stays)| !**stays);
+    deletes.extend(doomed.map(|(state, _)| Op::StateDel(state.spec.id())));
+    let change = |(spec, partner): (StateSpec, Option<usize>)| match partner {
+        None => Some(Op::StateAdd(Box::new(spec))),
+        Some(r) => match compare(&running[r].spec, &spec) {
+            Likeness::Equal => None,
+            _ => Some(Op::StateUpdate(Box::new(spec))),
+        },
     };
-    fixed(running) == fixed(wanted)
+    wanted.into_iter().zip(partner).filter_map(change).collect()
 }
 
-fn same_rest(running: &StateSpec, wanted: &StateSpec) -> bool {
-    running.limits == wanted.limits
-        && running.sel == wanted.sel
-        && running.encap == wanted.encap
-        && running.output_mark == wanted.output_mark
+/// States of one destination, SPI and protocol: nearly always one of each. They differ in their marks.
+#[derive(Default)]
+struct Group {
+    /// Newest first.
+    running: Vec<usize>,
+    /// In the file's order.
+    wanted: Vec<usize>,
 }
+
+impl Group {
+    /// Which wanted state is which running one, as (wanted, running). A state stays only if it is in nobody's way:
+    /// look-ups go by the value of a mark, and may stop at another state that fits.
+    fn pairs(&self, running: &[StateInfo], wanted: &[StateSpec]) -> Vec<(usize, usize)> {
+        let mut pairs: Vec<(usize, usize)> = Vec::new();
+        for &w in &self.wanted {
+            let free = |r: &&usize| !pairs.iter().any(|(_, taken)| taken == *r);
+            let found = [Likeness::Equal, Likeness::Updatable].into_iter().find_map(|likeness| {
+                self.running.iter().filter(free).find(|r| compare(&running[**r].spec, &wanted[w]) == likeness)
+            });
+            pairs.extend(found.map(|r| (w, *r)));
+        }
+        while let Some(at) = self.in_the_way(&pairs, running, wanted) {
+            pairs.remove(at);
+        }
+        pairs
+    }
+
+    /// A pair that must be deleted and added again for the others to find what they mean.
+    fn in_the_way(
+        &self,
+        pairs: &[(usize, usize)],
+        running: &[StateInfo],
+        wanted: &[StateSpec],
+    ) -> Option<usize> {
+        let covering = |id: SaId, newer_than: usize| {
+            pairs.iter().position(|(_, r)| *r < newer_than && covers(&running[*r].spec, &id))
+        };
+        let leaves = |r: &&usize| !pairs.iter().any(|(_, stays)| stays == *r);
+        let deleted = self.running.iter().filter(leaves);
+        let added = self.wanted.iter().filter(|w| !pairs.iter().any(|(known, _)| known == *w));
+        deleted
+            .filter_map(|r| covering(running[*r].spec.id(), *r))
+            .chain(
+                added
+                    .filter(|w| wanted[**w].spi.0 != 0)
+                    .filter_map(|w| covering(wanted[*w].id(), usize::MAX)),
+            )
+            .next()
+            .or_else(|| {
+                pairs.iter().position(|(w, r)| {
+                    compare(&running[*r].spec, &wanted[*w]) == Likeness::Updatable
+                        && covering(wanted[*w].id(), *r).is_some()
+                })
+            })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Likeness {
+    Equal,
+    Updatable,
+    Other,
+}
+
+fn compare(running: &StateSpec, wanted: &StateSpec) -> Likeness {
+    let mut now = running.clone();
+    // Where a state began to count is no part of what it is.
+    now.replay = wanted.replay.clone();
+    now.seq = wanted.seq;
+    if same_state(&now, wanted) {
+        return Likeness::Equal;
+    }
+    updated(&mut now, wanted);
+    if same_state(&now, wanted) { Likeness::Updatable } else { Likeness::Other }
+}
+
+/// `sel` left out and `sel` for everything are the same.
+fn same_state(a: &StateSpec, b: &StateSpec) -> bool {
+    a.selector() == b.selector()
+        && StateSpec { sel: None, ..a.clone() } == StateSpec { sel: None, ..b.clone() }
+}
+
+fn policies_between(running: &[PolicyInfo], wanted: Vec<PolicySpec>, deletes: &mut Vec<Op>) -> Vec<Op> {
+    // Among equals the older is tried first: what stays must be what the file begins with.
+    type Order<T> = HashMap<(Direction, u32), T>;
+    let mut queues: Order<std::collections::VecDeque<usize>> = HashMap::new();
+    let mut by_name: HashMap<_, usize> = HashMap::new();
+    let name = |p: &PolicySpec| (p.sel.clone(), p.dir, p.mark, p.if_id);
+    for (n, spec) in wanted.iter().enumerate() {
+        by_name.entry(name(spec)).or_insert(n);
+    }
+    // Oldest first, those that could stay.
+    for (n, policy) in running.iter().enumerate().rev() {
+        let same = by_name.get(&name(&policy.spec)).is_some_and(|w| equal_policy(&policy.spec, &wanted[*w]));
+        if same {
+            queues.entry((policy.spec.dir, policy.spec.priority)).or_default().push_back(n);
+        }
+    }
+    let mut stays = vec![false; running.len()];
+    let mut adds = Vec::new();
+    for spec in wanted {
+        let queue = queues.entry((spec.dir, spec.priority)).or_default();
+        match queue.front() {
+            Some(&n) if equal_policy(&running[n].spec, &spec) => {
+                stays[n] = true;
+                queue.pop_front();
+            }
+            _ => {
+                queue.clear();
+                adds.push(Op::PolicyAdd(Box::new(spec)));
+            }
+        }
+    }
+    let doomed = running.iter().zip(&stays).filter(|(_, stays)| !**stays);
+    deletes.extend(doomed.map(|(policy, _)| {
+        let spec = &policy.spec;
+        Op::PolicyDel(PolicyId::Index {
+            index: spec.index,
+            dir: spec.dir,
+            mark: spec.mark,
+            if_id: spec.if_id,
+        })
+    }));
+    adds
+}
+
+fn same_policy(a: &PolicySpec, b: &PolicySpec) -> bool {
+    a.sel == b.sel && a.dir == b.dir && a.mark == b.mark && a.if_id == b.if_id
+}
+
+/// An index of another direction is not granted, so it asks for none.
+///
+/// kernel: net/xfrm/xfrm_policy.c xfrm_gen_index()
+fn equal_policy(running: &PolicySpec, wanted: &PolicySpec) -> bool {
+    let asks = wanted.index != 0 && wanted.index & 7 == wanted.dir as u32;
+    let index = if asks { running.index } else { wanted.index };
+    PolicySpec { index, ..running.clone() } == *wanted
+}
+
+#[cfg(test)]
+mod tests;

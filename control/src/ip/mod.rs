@@ -1,12 +1,18 @@
-//! iproute2's `ip`: its grammar in, its output out, and everything that is not uvti's handed to the system's own.
+//! `uvti ip`: iproute2's grammar in, iproute2's output out.
+//!
+//! [`parse`] turns words into a [`parse::Command`] without I/O; [`run`] runs it.
 
 pub mod batch;
 pub mod difference;
 mod execute;
+mod lines;
+mod listing;
+mod merge;
+mod names;
 pub mod parse;
-mod session;
 pub mod show;
-mod system;
-pub mod words;
+pub mod system;
+mod words;
 
-pub use execute::run;
+pub use execute::{run, run_with};
+pub use words::Fail;

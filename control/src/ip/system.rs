@@ -1,31 +1,74 @@
-//! The system's own `ip`.
+//! The system's own `ip`, which serves everything that uvti does not own.
 
-use std::io::{self, Write};
-use std::process::{Command, Output, Stdio};
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Stdio};
 
-/// What a shell answers for a program that is not there.
-const NOT_FOUND: u8 = 127;
+/// Exit code when there is no system `ip`, as a shell's for a command that is not found.
+pub const NOT_INSTALLED: u8 = 127;
 
-/// Runs it with these words on this program's standard input and output, and returns its exit code.
-pub(super) fn run(words: &[String], err: &mut dyn Write) -> u8 {
-    match Command::new("ip").args(words).status() {
-        Ok(status) => status.code().map_or(NOT_FOUND, |c| c as u8),
-        Err(error) => explain(words, &error, err),
+/// What a captured command left behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Exit code.
+    pub code: u8,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+/// Runs commands of the system's `ip`; the words are everything behind `ip`.
+pub trait System {
+    /// Runs one whose output goes where ours goes; returns its exit code.
+    fn pass(&self, words: &[String], out: &mut dyn Write, err: &mut dyn Write) -> u8;
+    /// Runs one whose output we need; `None` when no `ip` is installed.
+    fn capture(&self, words: &[String]) -> Option<Output>;
+    /// Whether the calling thread's network namespace has a device of this name.
+    fn device(&self, name: &str) -> bool;
+}
+
+/// The `ip` in `PATH`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Installed;
+
+impl System for Installed {
+    /// It inherits our standard input, output and error, so that `ip monitor`, colours and pipes work.
+    fn pass(&self, words: &[String], out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+        let _ = out.flush();
+        let _ = err.flush();
+        match Command::new("ip").args(words).status() {
+            Ok(status) => code(status),
+            Err(error) => missing(words, &error, err),
+        }
+    }
+
+    fn capture(&self, words: &[String]) -> Option<Output> {
+        let output = Command::new("ip").args(words).stdin(Stdio::null()).output().ok()?;
+        Some(Output {
+            code: code(output.status),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    fn device(&self, name: &str) -> bool {
+        use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
+        socket(AddressFamily::INET, SocketType::DGRAM, None).and_then(|any| name_to_index(any, name)).is_ok()
     }
 }
 
-/// Runs it and takes its output; `None` where it is not installed.
-pub(super) fn output(words: &[String]) -> Option<Output> {
-    Command::new("ip").args(words).stdin(Stdio::null()).output().ok()
+fn missing(words: &[String], error: &std::io::Error, err: &mut dyn Write) -> u8 {
+    let _ = writeln!(
+        err,
+        "uvti: cannot run the system's \"ip {}\": {error}: install iproute2; without it uvti serves only what it \
+         owns: links and tunnels of type vti and vti6, and xfrm",
+        words.join(" ")
+    );
+    NOT_INSTALLED
 }
 
-fn explain(words: &[String], error: &io::Error, err: &mut dyn Write) -> u8 {
-    let what = words.join(" ");
-    let _ = match error.kind() {
-        io::ErrorKind::NotFound => {
-            writeln!(err, "uvti: `ip {what}` is the system's ip's, and it is not installed: install iproute2")
-        }
-        _ => writeln!(err, "uvti: cannot run the system's ip: {error}"),
-    };
-    NOT_FOUND
+fn code(status: ExitStatus) -> u8 {
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    u8::try_from(code & 0xff).unwrap_or(u8::MAX)
 }
