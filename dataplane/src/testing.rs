@@ -1,10 +1,11 @@
 //! What the tests of all crates share: they run as far as the machine allows, and say so when it does not.
 
-use crate::host::netlink::{Events, Netlink};
+use crate::host::netlink::{Events, Netlink, Scope};
 use crate::host::netns::Netns;
 use netlink_packet_route::link::State;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Whether tests that need network namespaces and `/dev/net/tun` can run here.
@@ -48,6 +49,7 @@ pub fn wait(fd: BorrowedFd<'_>) {
 pub fn veth_pair() -> (Netns, Netns) {
     let (a, b) = (Netns::new().unwrap(), Netns::new().unwrap());
     a.run(|| Netlink::open().unwrap().add_veth("veth0", "veth0", &b).unwrap()).unwrap();
+    let v6 = |host: u8| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()]);
     for (netns, host) in [(&a, 1u8), (&b, 2)] {
         let set_up = || {
             let mut netlink = Netlink::open().unwrap();
@@ -57,21 +59,35 @@ pub fn veth_pair() -> (Netns, Netns) {
             }
             let link = netlink.link_by_name("veth0").unwrap();
             netlink.add_address(link.index, [192, 0, 2, host].into(), 24).unwrap();
-            let v6 = [0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()];
-            netlink.add_address(link.index, v6.into(), 64).unwrap();
+            netlink.add_address(link.index, v6(host), 64).unwrap();
         };
         netns.run(set_up).unwrap();
     }
-    for netns in [&a, &b] {
-        netns.run(|| wait_until_running("veth0")).unwrap();
+    for (netns, host) in [(&a, 1u8), (&b, 2)] {
+        let settle = || {
+            wait_until_running("veth0");
+            wait_until_local(v6(host));
+        };
+        netns.run(settle).unwrap();
     }
     (a, b)
 }
 
 /// Waits until the calling thread's namespace has `name` running: a carrier takes effect a moment after it is there.
 fn wait_until_running(name: &str) {
+    wait_until(|netlink| netlink.link_by_name(name).unwrap().operstate == State::Up);
+}
+
+/// Waits until the calling thread's namespace receives packets for `address`: the kernel adds the route of a new
+/// IPv6 address later, in a worker, and sends packets for it away until then.
+pub fn wait_until_local(address: IpAddr) {
+    wait_until(|netlink| matches!(netlink.route(None, address, 0, 0), Ok(r) if r.scope == Scope::Local));
+}
+
+/// Waits for a condition that netlink events announce.
+fn wait_until(condition: impl Fn(&mut Netlink) -> bool) {
     let (mut events, mut netlink) = (Events::subscribe().unwrap(), Netlink::open().unwrap());
-    while netlink.link_by_name(name).unwrap().operstate != State::Up {
+    while !condition(&mut netlink) {
         wait(events.as_fd());
         events.drain().unwrap();
     }

@@ -60,7 +60,7 @@ mod tests {
     use crate::io::tun::{Options, SimpleTun, TunQueue};
     use crate::io::{Errno, Pool};
     use crate::sys::mmsg::Receiver;
-    use crate::testing::{require_netns, veth_pair, wait};
+    use crate::testing::{require_netns, veth_pair, wait, wait_until_local};
     use std::io::Read;
     use std::net::{IpAddr, UdpSocket};
     use std::os::fd::AsFd;
@@ -93,6 +93,7 @@ mod tests {
             netlink.set_up(index, true).unwrap();
         }
         netlink.add_address(tun.ifindex(), src, prefix).unwrap();
+        wait_until_local(src);
         let socket = UdpSocket::bind((src, 0)).unwrap();
         sockopt::set(&socket, libc::SOL_IP, libc::IP_RECVERR, 1).unwrap();
         if src.is_ipv6() {
@@ -146,7 +147,9 @@ mod tests {
         let peer: Ipv6Addr = "2001:db8:1::2".parse().unwrap();
         let v6 = || {
             local_sender(vti.into(), peer.into(), 64, |icmp, packet| {
-                icmp.send_v6(vti, 0, &error(1, 3, packet)).unwrap();
+                let mut message = error(1, 3, packet);
+                message[2..4].fill(0);
+                icmp.send_v6(vti, 0, &message).unwrap();
             })
         };
         let (errno, offender) = Netns::new().unwrap().run(v6).unwrap();
