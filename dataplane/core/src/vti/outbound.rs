@@ -165,7 +165,7 @@ impl Transmitter {
             Some(seq) => {
                 decision.policy.touch(now);
                 lane.sa.run.consume(1, slot.len as u64, now);
-                encapsulate(&lane.sa, &mut slot.buf, &inner, seq)
+                encapsulate(decision, &mut slot.buf, &inner, seq)
             }
             None => Err(Reason::TxSeqOverflow),
         };
@@ -241,19 +241,20 @@ fn is_own_esp(tables: &Snapshot, device: &Device, inner: &Inner, packet: &[u8]) 
 /// ESP and outer header around the packet in `buf`.
 ///
 /// kernel: net/xfrm/xfrm_output.c xfrm4_tunnel_encap_add(), xfrm6_tunnel_encap_add()
-fn encapsulate(sa: &Sa, buf: &mut Buf, inner: &Inner, seq: u64) -> Result<(), Reason> {
+fn encapsulate(decision: &Decision, buf: &mut Buf, inner: &Inner, seq: u64) -> Result<(), Reason> {
+    let sa = &decision.sa;
     let spec = &sa.spec;
     let next_header = match inner.flow.family() {
         Family::V4 => proto::IPIP,
         Family::V6 => proto::IPV6,
     };
     let header = Header { spi: spec.spi, seq, esn: spec.flags.has(StateFlags::ESN) };
-    sa.crypter.seal(buf, header, sa.run.salt ^ seq, next_header, spec.tfcpad as usize).map_err(
-        |e| match e {
+    sa.crypter.seal(buf, header, sa.run.salt ^ seq, next_header, decision.tfc_len as usize).map_err(|e| {
+        match e {
             SealError::NoRoom => Reason::TxNoRoom,
             SealError::Cipher => Reason::TxSealFailed,
-        },
-    )?;
+        }
+    })?;
     let copy = tos::Encap {
         dscp: !spec.extra_flags.has(ExtraFlags::DONT_ENCAP_DSCP),
         ecn: !spec.flags.has(StateFlags::NOECN),
