@@ -3,6 +3,7 @@
 //! [`parse`] turns words into a [`parse::Command`] without I/O; [`run`] runs it.
 
 pub mod batch;
+pub mod difference;
 mod execute;
 mod lines;
 mod listing;
