@@ -165,14 +165,17 @@ fn states_between(running: &[StateInfo], wanted: Vec<StateSpec>, deletes: &mut V
     // Newest first: then each deletion finds the state that it means, not a newer one that its mark fits too.
     let doomed = running.iter().zip(&stays).filter(|(_, stays)| !**stays);
     deletes.extend(doomed.map(|(state, _)| Op::StateDel(state.spec.id())));
-    let change = |(spec, partner): (StateSpec, Option<usize>)| match partner {
-        None => Some(Op::StateAdd(Box::new(spec))),
-        Some(r) => match compare(&running[r].spec, &spec) {
-            Likeness::Equal => None,
-            _ => Some(Op::StateUpdate(Box::new(spec))),
-        },
-    };
-    wanted.into_iter().zip(partner).filter_map(change).collect()
+    // Updates before additions: a state that is added would be the newer one that an update finds.
+    let (mut changes, mut adds) = (Vec::new(), Vec::new());
+    for (spec, partner) in wanted.into_iter().zip(partner) {
+        match partner.map(|r| compare(&running[r].spec, &spec)) {
+            Some(Likeness::Equal) => {}
+            Some(_) => changes.push(Op::StateUpdate(Box::new(spec))),
+            None => adds.push(Op::StateAdd(Box::new(spec))),
+        }
+    }
+    changes.append(&mut adds);
+    changes
 }
 
 /// States of one destination, SPI and protocol: nearly always one of each. They differ in their marks.

@@ -184,7 +184,7 @@ proptest! {
         prop_assert_eq!(running.meaning(), fresh.meaning());
         let again = running.difference(&file);
         // An index that was taken when it was asked for is asked for again.
-        let asks = |op: &Op| matches!(op, Op::PolicyAdd(p) if p.index != 0);
+        let asks = |op: &Op| matches!(op, Op::PolicyAdd(p) | Op::PolicyUpdate(p) if p.index != 0);
         if !file.iter().any(asks) {
             prop_assert!(again.is_empty(), "{again:?}");
         }
