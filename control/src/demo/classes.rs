@@ -143,7 +143,7 @@ pub(super) const CLASSES: &[Class] = &[
     ),
     class(
         "tx_sa_transport_template_transport",
-        "transport SA, policy",
+        "transport SA and policy",
         Reason::TxNotTunnelMode,
         &[
             sa!("10.9.0.1" "10.9.0.2" "0x100" "transport" a),

@@ -10,6 +10,7 @@ use crate::ip::batch;
 use crate::protocol::{Request, Response};
 use crate::service::Running;
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::BTreeMap;
@@ -188,6 +189,8 @@ impl Sender {
         let into = stage.a.netns.run(|| {
             let socket = raw(255)?; // IPPROTO_RAW: with the IP header, and never receives
             socket.set_header_included_v4(true)?;
+            // Goes on sending what is too big when the first ICMP error has told the host the path's MTU.
+            set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
             Ok::<_, std::io::Error>(socket)
         })?;
         let esp = stage.b.netns.run(|| {

@@ -117,7 +117,7 @@ fn drops(drops: &[Drop]) -> String {
     let mut text = lines.next().unwrap_or_default() + "\n";
     for (line, d) in lines.zip(drops) {
         _ = writeln!(text, "{line}");
-        wrap(d.meaning, COLUMNS - 2).iter().for_each(|part| _ = writeln!(text, "   {part}"));
+        wrap(d.meaning, COLUMNS - 2).iter().for_each(|part| _ = writeln!(text, "  {part}"));
     }
     text
 }
@@ -158,7 +158,7 @@ fn verdict(r: &Report) -> String {
 }
 
 fn lines(table: &Table) -> Vec<String> {
-    table.lines().map(|line| line.trim_end().to_owned()).collect()
+    table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()).collect()
 }
 
 /// At spaces, so that no line is longer than `width` where that can be.

@@ -6,7 +6,7 @@ use super::stage::{A, B, Stage};
 use super::stop::Stop;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,8 +17,10 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Payload of a datagram, bytes: fits the tunnel unfragmented.
 const DATAGRAM: usize = 1400;
-/// Datagrams on their way at most: less than the queues hold, so that none is lost in them.
-const WINDOW: u64 = 256;
+/// Datagrams on their way at most: fewer than the receiver's socket holds, so that none is lost there.
+const WINDOW: u64 = 96;
+/// Room asked for in the receiver's socket, bytes; the host may give less (net.core.rmem_max).
+const ROOM: usize = 1 << 20;
 /// After so long without news a datagram is taken for lost.
 const STALLED: Duration = Duration::from_millis(50);
 
@@ -142,6 +144,7 @@ pub(super) fn udp(stage: &Stage, time: Duration, stop: &Stop, progress: &Progres
     from.connect(to.local_addr()?)?;
     from.set_write_timeout(Some(PATIENCE))?;
     to.set_read_timeout(Some(Duration::from_millis(20)))?;
+    SockRef::from(&to).set_recv_buffer_size(ROOM)?;
     let (received, over) = (AtomicU64::new(0), AtomicBool::new(false));
     let begun = Instant::now();
     let sent = thread::scope(|scope| {
