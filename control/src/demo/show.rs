@@ -1,6 +1,7 @@
 //! What the demo saw: as text of 100 columns, and as JSON.
 
 use super::drops::{Counters, Drop};
+use super::stage::DEVICE;
 use super::traffic::{Ping, Tcp, Udp};
 use crate::protocol::{CheckReport, CheckRow};
 use comfy_table::{Cell, CellAlignment, Table, presets};
@@ -144,13 +145,14 @@ fn counters(reasons: &Counters, link: &Counters, xfrm: &Counters) -> String {
 fn verdict(r: &Report) -> String {
     let different = r.drops.iter().filter(|d| !d.same).count();
     let mut text = match different {
-        0 => format!("All {} counted as the kernel counts them. ", r.drops.len()),
-        n => format!("{n} of {} NOT counted as the kernel counts them. ", r.drops.len()),
+        0 => format!("All {} kinds of drops counted as the kernel counts them.\n", r.drops.len()),
+        n => format!("{n} of {} kinds of drops NOT counted as the kernel counts them.\n", r.drops.len()),
     };
     let missing = r.missing();
     if missing.is_empty() {
-        let packets: u64 = r.rows().map(|(_, row)| row.input).sum();
-        _ = writeln!(text, "All {packets} packets that came in at A and B are accounted for.");
+        let device = r.rows().filter(|(_, row)| row.place.starts_with(DEVICE));
+        let packets: u64 = device.map(|(_, row)| row.input).sum();
+        _ = writeln!(text, "All {packets} packets that came into {DEVICE} at A and B are accounted for.");
     } else {
         _ = writeln!(text, "Packets are MISSING:\n  {}", missing.join("\n  "));
     }
