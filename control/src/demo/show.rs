@@ -177,3 +177,83 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::drops::Counted;
+    use super::*;
+
+    fn report(uvti: &[(&str, u64)], held: i64) -> Report {
+        let counted = |link: &[(&str, u64)]| Counted {
+            link: link.iter().map(|(k, n)| ((*k).to_owned(), *n)).collect(),
+            ..Counted::default()
+        };
+        let (kernel, uvti) = (counted(&[("tx_errors", 5), ("tx_carrier_errors", 5)]), counted(uvti));
+        let row = uvti_core::reason::Reason::TxNoSa.row();
+        let drop = Drop {
+            class: "tx_no_sa",
+            cause: "remote routed into vti0",
+            reason: row.name,
+            meaning: row.meaning,
+            kernel_version: "6.12.117".into(),
+            same: kernel == uvti,
+            kernel,
+            uvti,
+        };
+        let row =
+            CheckRow { place: "vti0 tx worker 0".into(), input: 3, output: 3, held, ..CheckRow::default() };
+        Report {
+            ping: Ping { sent: 20, median_us: 1234.5 },
+            tcp: Tcp { bytes: 1 << 33, seconds: 3.0, gbit_per_second: 22.9 },
+            udp: Udp {
+                payload: 1400,
+                sent: 3_000_000,
+                received: 2_999_999,
+                seconds: 3.0,
+                packets_per_second: 1e6,
+            },
+            drops: vec![drop],
+            conservation: [CheckReport { rows: vec![row] }, CheckReport::default()],
+        }
+    }
+
+    fn squeezed(text: &str) -> String {
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    const SAME: &[(&str, u64)] = &[("tx_errors", 5), ("tx_carrier_errors", 5)];
+
+    #[test]
+    fn all_that_is_well_fits_100_columns() {
+        let report = report(SAME, 0);
+        assert!(report.ok());
+        let text = text(&report);
+        assert!(squeezed(&text).contains("vti0 tx_no_sa errors 5 carrier 5 same A policy"), "{text}");
+        assert!(text.contains("All 3 packets that came into vti0"));
+        for line in text.lines() {
+            assert!(line.chars().count() <= COLUMNS, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_difference_is_shown_with_its_numbers() {
+        let report = report(&[("tx_errors", 4)], 0);
+        assert!(!report.ok());
+        let text = text(&report);
+        assert!(squeezed(&text).contains("tx_no_sa errors 5 carrier 5 errors 4 A policy"), "{text}");
+        assert!(text.contains("1 of 1 kinds of drops NOT counted"));
+    }
+
+    #[test]
+    fn a_missing_packet_is_named_with_its_place() {
+        let report = report(SAME, -1);
+        assert!(!report.ok());
+        assert!(
+            text(&report).contains("A: vti0 tx worker 0: 1 packets unaccounted for"),
+            "{}",
+            text(&report)
+        );
+        let json: serde_json::Value = serde_json::from_str(&json(&report).unwrap()).unwrap();
+        assert_eq!((&json["ok"], &json["conservation"]["ok"]), (&json!(false), &json!(false)));
+    }
+}
