@@ -7,7 +7,7 @@ use uvti_core::device::DeviceId;
 use uvti_core::packet::{Buf, Outer};
 
 /// Bursts that may wait for one worker.
-pub(crate) const CAPACITY: usize = 16;
+pub(crate) const CAPACITY: usize = 32;
 
 /// One message: packets of a burst whose SAs live on another worker.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
-use uvti_core::vti::{LinkInfo, LinkKind, LinkSpec};
+use uvti_core::device::{LinkInfo, LinkKind, LinkSpec};
 
 /// How to print links.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +86,20 @@ pub fn text(link: &LinkInfo, style: Style) -> String {
         lines.extend(stats(link, style.stats > 1));
     }
     lines.join(if style.oneline { "\\" } else { "\n" }) + "\n"
+}
+
+/// One device as `-br` shows it.
+pub fn brief(link: &LinkInfo) -> String {
+    let (spec, facts) = (&link.spec, Facts::of(link));
+    let name = format!("{}@{}", spec.name, spec.dev.as_deref().unwrap_or("NONE"));
+    format!("{name:<16} {:<14} {} <{}> \n", facts.operstate, spec.local, facts.flags.join(","))
+}
+
+/// The same as an element of iproute2's JSON array.
+pub fn brief_value(link: &LinkInfo) -> Value {
+    let (spec, facts) = (&link.spec, Facts::of(link));
+    json!({ "link": spec.dev, "ifname": spec.name, "operstate": facts.operstate, "address": spec.local,
+        "flags": facts.flags })
 }
 
 fn detail(spec: &LinkSpec) -> String {

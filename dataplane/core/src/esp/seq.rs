@@ -32,10 +32,16 @@ impl OutSeq {
     /// change nothing. Every number returned is used up, whether a packet leaves with it or not.
     #[inline]
     pub fn reserve(&self, n: usize) -> Numbers {
-        let last = self.last.load(Relaxed);
-        let left = (self.limit - last).min(n as u64);
+        let last = self.last();
+        let left = self.available().min(n as u64);
         self.last.store(last + left, Relaxed);
         Numbers { last, left }
+    }
+
+    /// How many numbers are left.
+    #[inline]
+    pub fn available(&self) -> u64 {
+        self.limit - self.last()
     }
 
     /// The last number sent, 64 bits wide.
@@ -100,7 +106,7 @@ mod tests {
     fn stops_at_the_end_of_32_bits() {
         let s = seq(0xffff_fffd, 0, false, false);
         assert_eq!(wire(s.reserve(5)), [0xffff_fffe, 0xffff_ffff]);
-        assert_eq!(s.reserve(5).len(), 0);
+        assert_eq!((s.reserve(5).len(), s.available()), (0, 0));
         let mut shown = ReplayCounters::default();
         s.snapshot(&mut shown);
         assert_eq!((shown.oseq, shown.oseq_hi), (0xffff_ffff, 0));

@@ -10,6 +10,8 @@ pub const TAILROOM: usize = 384;
 /// One packet and the room around it.
 ///
 /// The packet is `data[start..end]`. Growing and shrinking never allocate and never move the packet.
+/// The default has no room at all and owns no memory: it stands where a buffer was taken from.
+#[derive(Default)]
 pub struct Buf {
     data: Box<[u8]>,
     start: usize,
@@ -145,5 +147,7 @@ mod tests {
         assert!(b.push_back(TAILROOM + 1).is_none());
         assert_eq!(b.bytes(), b"x");
         assert_eq!(b.fill(&[0; 9]), 1, "a longer packet is cut to the capacity");
+        let mut none = Buf::default();
+        assert_eq!((none.fill(&[0; 9]), none.push_front(1).is_none(), none.len()), (0, true, 0));
     }
 }

@@ -7,6 +7,8 @@ pub mod icmp;
 mod inbound;
 mod outbound;
 pub mod receive;
+#[doc(hidden)]
+pub mod testing;
 pub mod transmit;
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Transmit: passes over a burst of inner packets.
 //!
-//! Dissect all; decide once a flow; per packet, in order, size and lifetime; reserve exactly the sequence numbers
-//! that will be used; seal. Each packet has a verdict; a pass skips what is decided.
+//! Dissect all; per packet, in order, what is decided once for its flow, size, lifetime and whether a sequence number
+//! is left; reserve exactly the numbers that will be used; seal. Each packet has a verdict; a pass skips what is
+//! decided.
 
 use super::transmit::{self, Decision, Refused};
 use super::{Drop, transmit::route_key};
@@ -60,11 +61,14 @@ pub enum TxVerdict {
     Drop(Drop),
 }
 
-/// The packets of one flow.
+/// The packets of one flow, as long as no SA dies.
 struct Group {
     flow: Flow,
     result: Result<Decision, Refused>,
-    lane: usize,
+    /// Where its SA is among the lanes, once a packet got that far.
+    lane: Option<usize>,
+    /// How many SAs had died when this was decided.
+    deaths: usize,
 }
 
 /// The packets of one SA.
@@ -73,7 +77,9 @@ struct Lane {
     /// Packets and bytes of the SA, with those of this burst that were let through so far.
     packets: u64,
     bytes: u64,
-    wanted: usize,
+    /// Sequence numbers that will be used, and how many there are.
+    wanted: u64,
+    available: u64,
     numbers: Option<Numbers>,
 }
 
@@ -82,119 +88,119 @@ struct Lane {
 pub struct Transmitter {
     groups: Vec<Group>,
     lanes: Vec<Lane>,
+    /// SAs that reached a limit in this burst.
+    deaths: usize,
 }
 
 impl Transmitter {
     /// Gives every packet of `burst` a verdict. `me` is this worker, `now` is in seconds since the Unix epoch.
     pub fn run(&mut self, tables: &Snapshot, device: &Device, burst: &mut [TxSlot], me: u16, now: u64) {
-        self.groups.clear();
-        self.lanes.clear();
+        self.clear();
         burst.iter_mut().for_each(dissect);
         for slot in burst.iter_mut().filter(|s| s.pending()) {
-            self.decide(tables, device, slot, me);
-        }
-        for slot in burst.iter_mut().filter(|s| s.pending()) {
-            self.admit(tables, device, slot);
+            self.admit(tables, device, slot, me);
         }
         for lane in &mut self.lanes {
-            lane.numbers = Some(lane.sa.run.out.reserve(lane.wanted));
+            lane.numbers = Some(lane.sa.run.out.reserve(lane.wanted as usize));
         }
         for slot in burst.iter_mut().filter(|s| s.pending()) {
             self.seal(slot, now);
         }
+        self.clear();
+    }
+
+    fn clear(&mut self) {
         self.groups.clear();
         self.lanes.clear();
+        self.deaths = 0;
     }
 
-    /// Finds the packet's flow among those of the burst, or decides for a new one.
-    fn decide(&mut self, tables: &Snapshot, device: &Device, slot: &mut TxSlot, me: u16) {
-        let Some(inner) = slot.inner else { return };
-        let known = self.groups.iter().rposition(|g| g.flow == inner.flow);
-        slot.group = known.unwrap_or_else(|| {
-            let result = transmit::decide(tables, device, &inner.flow);
-            self.groups.push(Group { flow: inner.flow, result, lane: usize::MAX });
+    /// Finds the flow among those of the burst, or decides for a new one. Once an SA has died, all is decided anew.
+    fn group(&mut self, tables: &Snapshot, device: &Device, flow: &Flow) -> usize {
+        let deaths = self.deaths;
+        self.groups.iter().rposition(|g| g.flow == *flow && g.deaths == deaths).unwrap_or_else(|| {
+            let result = transmit::decide(tables, device, flow);
+            self.groups.push(Group { flow: *flow, result, lane: None, deaths });
             self.groups.len() - 1
-        });
-        if let Ok(decision) = &self.groups[slot.group].result {
-            if decision.sa.home != me {
-                slot.verdict = TxVerdict::Hop(decision.sa.home);
-            } else if is_own_esp(tables, device, &inner, slot.buf.bytes()) {
-                slot.verdict = TxVerdict::Drop(Reason::TxOwnEsp.into());
-            }
-        }
+        })
     }
 
-    /// Size and lifetime, in the order of the packets. An SA that reaches a limit is dead for the next packet, which
-    /// may find another one.
-    fn admit(&mut self, tables: &Snapshot, device: &Device, slot: &mut TxSlot) {
+    /// Everything that is decided before a packet gets its number. An SA that reaches a limit is dead for the next
+    /// packet, which may find another one.
+    ///
+    /// kernel: net/xfrm/xfrm_output.c xfrm_output_one(): a packet without a number is not charged to the SA
+    fn admit(&mut self, tables: &Snapshot, device: &Device, slot: &mut TxSlot, me: u16) {
+        let Some(inner) = slot.inner else { return };
+        slot.group = self.group(tables, device, &inner.flow);
         let group = &mut self.groups[slot.group];
-        if group.result.as_ref().is_ok_and(|d| !d.sa.run.alive()) {
-            group.result = transmit::decide(tables, device, &group.flow);
-            group.lane = usize::MAX;
-        }
         let decision = match &group.result {
             Ok(decision) => decision,
-            Err(r) => {
-                slot.verdict = TxVerdict::Drop(Drop {
-                    reason: r.reason,
-                    sa: r.sa.clone(),
-                    policy: r.policy.clone(),
-                    mtu: 0,
-                });
+            Err(Refused { reason, policy, sa }) => {
+                let (policy, sa) = (policy.clone(), sa.clone());
+                slot.verdict = TxVerdict::Drop(Drop { reason: *reason, sa, policy, mtu: 0 });
                 return;
             }
         };
-        let refuse = |reason, mtu| {
-            TxVerdict::Drop(Drop {
-                reason,
-                sa: Some(decision.sa.clone()),
-                policy: Some(decision.policy.clone()),
-                mtu,
-            })
-        };
-        let may_not_fragment = slot.inner.is_some_and(|i| i.df);
-        if slot.len > decision.mtu as usize && may_not_fragment {
-            slot.verdict = refuse(Reason::TxTooBig, decision.mtu);
-            return;
+        if decision.sa.home != me {
+            slot.verdict = TxVerdict::Hop(decision.sa.home);
+        } else if is_own_esp(tables, device, &inner, slot.buf.bytes()) {
+            slot.verdict = TxVerdict::Drop(Reason::TxOwnEsp.into());
+        } else if slot.len > decision.mtu as usize && inner.df {
+            slot.verdict = decision.refuse(Reason::TxTooBig, decision.mtu);
+        } else {
+            let at = *group.lane.get_or_insert_with(|| lane_of(&mut self.lanes, &decision.sa));
+            if let Err(reason) = self.lanes[at].admit(slot.len as u64) {
+                self.deaths += usize::from(reason == Reason::TxSaExpired);
+                slot.verdict = decision.refuse(reason, 0);
+            }
         }
-        if group.lane == usize::MAX {
-            group.lane = lane_of(&mut self.lanes, &decision.sa);
-        }
-        let lane = &mut self.lanes[group.lane];
-        if lane.sa.exhausted(lane.packets, lane.bytes) {
-            lane.sa.run.kill();
-            slot.verdict = refuse(Reason::TxSaExpired, 0);
-            return;
-        }
-        lane.packets += 1;
-        lane.bytes += slot.len as u64;
-        lane.wanted += 1;
     }
 
     /// Takes the next number of the packet's SA and builds the outer packet.
     fn seal(&mut self, slot: &mut TxSlot, now: u64) {
         let group = &self.groups[slot.group];
-        let (Ok(decision), Some(inner)) = (&group.result, slot.inner) else { return };
-        let Some(lane) = self.lanes.get_mut(group.lane) else { return };
-        let sa = lane.sa.clone();
-        let drop = |reason| {
-            TxVerdict::Drop(Drop {
-                reason,
-                sa: Some(sa.clone()),
-                policy: Some(decision.policy.clone()),
-                mtu: 0,
-            })
+        let (Ok(decision), Some(inner), Some(at)) = (&group.result, slot.inner, group.lane) else { return };
+        let lane = &mut self.lanes[at];
+        let sealed = match lane.numbers.as_mut().and_then(Iterator::next) {
+            Some(seq) => {
+                decision.policy.touch(now);
+                lane.sa.run.consume(1, slot.len as u64, now);
+                encapsulate(decision, &mut slot.buf, &inner, seq)
+            }
+            None => Err(Reason::TxSeqOverflow),
         };
-        let Some(seq) = lane.numbers.as_mut().and_then(Iterator::next) else {
-            slot.verdict = drop(Reason::TxSeqOverflow);
-            return;
+        slot.verdict = match sealed {
+            Ok(()) => TxVerdict::Send { path_mtu: decision.route.mtu, sa: lane.sa.clone() },
+            Err(reason) => decision.refuse(reason, 0),
         };
-        decision.policy.touch(now);
-        sa.run.consume(1, slot.len as u64, now);
-        slot.verdict = match encapsulate(&sa, &mut slot.buf, &inner, seq) {
-            Ok(()) => TxVerdict::Send { path_mtu: decision.route.mtu, sa: sa.clone() },
-            Err(reason) => drop(reason),
-        };
+    }
+}
+
+impl Decision {
+    fn refuse(&self, reason: Reason, mtu: u32) -> TxVerdict {
+        TxVerdict::Drop(Drop { reason, sa: Some(self.sa.clone()), policy: Some(self.policy.clone()), mtu })
+    }
+}
+
+impl Lane {
+    fn new(sa: &Arc<Sa>) -> Self {
+        let (used, available) = (sa.run.current(), sa.run.out.available());
+        Self { sa: sa.clone(), packets: used.packets, bytes: used.bytes, wanted: 0, available, numbers: None }
+    }
+
+    /// Lets a packet of `len` bytes through, unless the SA is at a limit or has no number left.
+    fn admit(&mut self, len: u64) -> Result<(), Reason> {
+        if self.sa.exhausted(self.packets, self.bytes) {
+            self.sa.run.kill();
+            return Err(Reason::TxSaExpired);
+        }
+        if self.wanted == self.available {
+            return Err(Reason::TxSeqOverflow);
+        }
+        self.packets += 1;
+        self.bytes += len;
+        self.wanted += 1;
+        Ok(())
     }
 }
 
@@ -209,14 +215,7 @@ fn dissect(slot: &mut TxSlot) {
 fn lane_of(lanes: &mut Vec<Lane>, sa: &Arc<Sa>) -> usize {
     let same = |l: &Lane| Arc::ptr_eq(&l.sa.run, &sa.run);
     lanes.iter().position(same).unwrap_or_else(|| {
-        let used = sa.run.current();
-        lanes.push(Lane {
-            sa: sa.clone(),
-            packets: used.packets,
-            bytes: used.bytes,
-            wanted: 0,
-            numbers: None,
-        });
+        lanes.push(Lane::new(sa));
         lanes.len() - 1
     })
 }
@@ -242,19 +241,20 @@ fn is_own_esp(tables: &Snapshot, device: &Device, inner: &Inner, packet: &[u8]) 
 /// ESP and outer header around the packet in `buf`.
 ///
 /// kernel: net/xfrm/xfrm_output.c xfrm4_tunnel_encap_add(), xfrm6_tunnel_encap_add()
-fn encapsulate(sa: &Sa, buf: &mut Buf, inner: &Inner, seq: u64) -> Result<(), Reason> {
+fn encapsulate(decision: &Decision, buf: &mut Buf, inner: &Inner, seq: u64) -> Result<(), Reason> {
+    let sa = &decision.sa;
     let spec = &sa.spec;
     let next_header = match inner.flow.family() {
         Family::V4 => proto::IPIP,
         Family::V6 => proto::IPV6,
     };
     let header = Header { spi: spec.spi, seq, esn: spec.flags.has(StateFlags::ESN) };
-    sa.crypter.seal(buf, header, sa.run.salt ^ seq, next_header, spec.tfcpad as usize).map_err(
-        |e| match e {
+    sa.crypter.seal(buf, header, sa.run.salt ^ seq, next_header, decision.tfc_len as usize).map_err(|e| {
+        match e {
             SealError::NoRoom => Reason::TxNoRoom,
             SealError::Cipher => Reason::TxSealFailed,
-        },
-    )?;
+        }
+    })?;
     let copy = tos::Encap {
         dscp: !spec.extra_flags.has(ExtraFlags::DONT_ENCAP_DSCP),
         ecn: !spec.flags.has(StateFlags::NOECN),

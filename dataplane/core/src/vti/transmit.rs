@@ -4,7 +4,7 @@
 //! kernel: net/ipv4/ip_vti.c vti_xmit(), net/xfrm/xfrm_policy.c xfrm_lookup_route()
 
 use crate::device::Device;
-use crate::packet::{Flow, OuterHeader, UDP_HEADER};
+use crate::packet::{Flow, OuterHeader};
 use crate::reason::Reason;
 use crate::route::{Route, RouteKey};
 use crate::tables::{Policy, Resolved, Snapshot};
@@ -23,6 +23,10 @@ pub struct Decision {
     pub route: Route,
     /// The largest inner packet that fits, bytes.
     pub mtu: u32,
+    /// What the inner packet is padded to (RFC 4303 §2.7), bytes: as configured, but not beyond the path.
+    ///
+    /// kernel: net/ipv4/esp4.c esp_output()
+    pub tfc_len: u32,
 }
 
 /// Why nothing happens to them, and which objects had a part in it.
@@ -49,8 +53,9 @@ pub fn decide(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Decisio
     check_state(device, &bundle).map_err(refused)?;
     let route = bundle.route.ok_or_else(|| refused(Reason::TxNotTunnelMode))?;
     check_loop(tables, device, &bundle.sa, route).map_err(refused)?;
-    let mtu = mtu(device, &bundle.sa, route);
-    Ok(Decision { policy: bundle.policy, sa: bundle.sa, route, mtu })
+    let fits = largest_inner(&bundle.sa, route);
+    let (mtu, tfc_len) = (fits.min(device.mtu), fits.min(bundle.sa.spec.tfcpad));
+    Ok(Decision { policy: bundle.policy, sa: bundle.sa, route, mtu, tfc_len })
 }
 
 /// Policy, SA and outer route for a flow: what the kernel calls a bundle.
@@ -184,12 +189,11 @@ pub fn outer_flow(sa: &Sa) -> Flow {
     Flow { src: sa.spec.src, dst: sa.spec.dst, proto, sport, dport }
 }
 
-/// The largest inner packet: what fits the path after ESP and the outer header, but not more than the device's MTU.
+/// The largest inner packet that fits the path after ESP and the outer header, bytes.
 ///
 /// kernel: net/xfrm/xfrm_policy.c xfrm_init_pmtu(), net/xfrm/xfrm_state.c __xfrm_state_mtu()
-fn mtu(device: &Device, sa: &Sa, route: Route) -> u32 {
-    let header = OuterHeader::len(sa.spec.src, false) + if sa.spec.encap.is_some() { UDP_HEADER } else { 0 };
+fn largest_inner(sa: &Sa, route: Route) -> u32 {
+    let header = OuterHeader::len(sa.spec.src, sa.spec.encap.is_some());
     let room = (route.mtu as usize).saturating_sub(header);
-    let fits = sa.crypter.overhead().largest_inner(room);
-    (fits as u32).min(device.mtu)
+    sa.crypter.overhead().largest_inner(room) as u32
 }
