@@ -7,8 +7,8 @@ use crate::protocol::{
 use std::io::{self, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use uvti_core::device::LinkInfo;
 use uvti_core::tables::Op;
-use uvti_core::vti::LinkInfo;
 use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo};
 
 /// Why a request could not be made.

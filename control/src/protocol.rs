@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use uvti_core::reason::Mib;
+use uvti_core::device::LinkInfo;
+use uvti_core::reason::{LinkStats, Mib};
 use uvti_core::tables::{Op, Refusal};
-use uvti_core::vti::{LinkInfo, LinkStats};
 use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo};
 
 /// Longest message, bytes.
@@ -45,6 +45,8 @@ pub enum Request {
     XfrmStat,
     /// Does every packet add up?
     Check,
+    /// Look at the host's links and routes now: a command of the system's `ip` has just changed them.
+    Refresh,
     /// Replace the configuration by that of a batch file.
     Reload {
         /// The file's contents.

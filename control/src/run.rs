@@ -1,11 +1,11 @@
 //! `uvti run` and `uvti reload`.
 
 use crate::client::Client;
-use crate::ip::batch;
+use crate::ip::{batch, difference};
 use crate::notify::notify;
 use crate::protocol::{Namespace, Request, Response};
 use crate::server::{self, Dataplane, Server};
-use crate::service::Service;
+use crate::service::{Running, Service};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -16,6 +16,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use uvti_core::tables::Op;
 use uvti_dataplane::engine::{Config, Engine, SystemHost};
 use uvti_dataplane::host::netlink::Events;
 use uvti_dataplane::io::Underlay;
@@ -89,7 +90,8 @@ fn start(args: &Args) -> anyhow::Result<Arc<Engine>> {
     let workers = args.workers.unwrap_or_else(|| {
         thread::available_parallelism().map_or(1, |n| n.get().min(usize::from(u16::MAX)) as u16)
     });
-    let host = SystemHost::open().context("cannot open netlink and ICMP sockets: root or CAP_NET_ADMIN is needed")?;
+    let host = SystemHost::open()
+        .context("cannot open netlink and ICMP sockets: root or CAP_NET_ADMIN is needed")?;
     let underlays = (0..workers)
         // The first worker receives for all: every raw socket would get a copy.
         .map(|i| SocketUnderlay::open(i == 0).map(|u| Box::new(u) as Box<dyn Underlay>))
@@ -103,35 +105,47 @@ fn read(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
-/// Applies a batch file: every line is checked first; uvti's own are one transaction, the system's run in between where
-/// they stand. Prints what is wrong and returns the exit code of `ip`.
+/// Applies a batch file. Every line is checked first; then the system's lines and the devices come in their order,
+/// states and policies together at the end: whoever reads the tables sees none of them or all. If a line fails, what
+/// was done of uvti's own is taken back. Prints what is wrong and returns the exit code of `ip`.
 fn load(service: &Service, file: &str, text: &str) -> Result<(), ExitCode> {
-    let plan = batch::plan(file, text, &service.links()).map_err(|errors| {
+    let links = service.links();
+    let plan = batch::plan(file, text, &Running(&links)).map_err(|errors| {
         errors.iter().for_each(|e| eprintln!("{e}"));
         ExitCode::from(1)
     })?;
-    let mut done = Vec::new();
+    let failed = |number: usize, error: String| {
+        eprintln!("{file}:{number}:1: {error}");
+        undo(service);
+        ExitCode::from(2)
+    };
+    let (mut ops, mut numbers) = (Vec::new(), Vec::new());
     for line in plan {
-        let outcome = match line.kind {
-            batch::Kind::Owned(ops) => service.apply(&ops).map(|()| done.extend(ops)).map_err(|r| r.to_string()),
-            batch::Kind::System(words) => system_ip(&words),
-        };
-        if let Err(error) = outcome {
-            eprintln!("{file}:{}:1: {error}", line.number);
-            undo(service, &done);
-            return Err(ExitCode::from(2));
+        match line.kind {
+            batch::Kind::System(words) => system_ip(&words).map_err(|e| failed(line.number, e))?,
+            batch::Kind::Owned(owned) if owned.iter().any(is_link) => {
+                service.apply(&owned).map_err(|r| failed(line.number, r.to_string()))?;
+            }
+            batch::Kind::Owned(owned) => {
+                numbers.extend(owned.iter().map(|_| line.number));
+                ops.extend(owned);
+            }
         }
     }
+    service.apply(&ops).map_err(|r| failed(numbers.get(r.index).copied().unwrap_or(0), r.to_string()))?;
+    service.refresh();
     Ok(())
 }
 
-/// Takes back what a batch that failed half way has applied.
-fn undo(service: &Service, done: &[uvti_core::tables::Op]) {
+fn is_link(op: &Op) -> bool {
+    matches!(op, Op::LinkAdd(_) | Op::LinkChange(_) | Op::LinkDel { .. })
+}
+
+/// The dataplane was empty before the batch: empties it again.
+fn undo(service: &Service) {
     let links = service.links();
-    let back = crate::ip::difference::difference((&links, &service.states(), &service.policies()), &[]);
-    if !done.is_empty()
-        && let Err(rejected) = service.apply(&back)
-    {
+    let ops = difference::difference((&links, &service.states(), &service.policies()), &[]);
+    if let Err(rejected) = service.apply(&ops) {
         tracing::error!(%rejected, "cannot take the batch back");
     }
 }

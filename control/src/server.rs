@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use uvti_core::device::LinkInfo;
 use uvti_core::reason::Mib;
 use uvti_core::tables::Op;
-use uvti_core::vti::LinkInfo;
 use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo};
 
 /// Most clients served at once; one more is told to come back.
@@ -48,6 +48,8 @@ pub trait Dataplane: Send + Sync {
     fn xfrm_stat(&self) -> Vec<(Mib, u64)>;
     /// Does every packet add up?
     fn check(&self) -> CheckReport;
+    /// Looks at the host's links and routes now.
+    fn refresh(&self);
     /// Replaces the configuration by that of a batch file.
     fn reload(&self, text: &str, file: &str) -> Reloaded;
 }
@@ -255,6 +257,10 @@ fn answer(dataplane: &dyn Dataplane, request: Request) -> Response {
         Request::Defaults => Response::Defaults(dataplane.policy_defaults()),
         Request::Stat => Response::Stat(dataplane.totals()),
         Request::XfrmStat => Response::XfrmStat(dataplane.xfrm_stat()),
+        Request::Refresh => {
+            dataplane.refresh();
+            Response::Done
+        }
         Request::Check => Response::Check(dataplane.check()),
         Request::Reload { text, file } => Response::Reloaded(dataplane.reload(&text, &file)),
     }

@@ -1,15 +1,30 @@
 //! The engine behind the control socket.
 
+use crate::ip::parse::Names;
 use crate::ip::{batch, difference};
 use crate::protocol::{CheckReport, CheckRow, Counts, DeviceTotals, Rejected, Reloaded, Totals};
 use crate::server::Dataplane;
 use std::sync::Arc;
-use uvti_core::device::{LinkInfo, LinkKind};
+use uvti_core::device::{LinkInfo, LinkKind, LinkSpec};
 use uvti_core::reason::{Mib, Reason};
 use uvti_core::tables::Op;
 use uvti_core::xfrm::{Action, Direction, PolicyId, PolicyInfo, SaId, StateInfo};
 use uvti_dataplane::account::Cells;
 use uvti_dataplane::engine::{Engine, Identity, Totals as EngineTotals};
+use uvti_dataplane::host::netlink::Netlink;
+
+/// The names that a batch file may mention when it is applied here.
+pub(crate) struct Running<'a>(pub(crate) &'a [LinkInfo]);
+
+impl Names for Running<'_> {
+    fn device(&self, name: &str) -> bool {
+        self.link(name).is_some() || Netlink::open().is_ok_and(|mut n| n.link_by_name(name).is_ok())
+    }
+
+    fn link(&self, name: &str) -> Option<LinkSpec> {
+        self.0.iter().find(|l| l.spec.name == name).map(|l| l.spec.clone())
+    }
+}
 
 /// Answers the control socket's questions.
 pub(crate) struct Service(pub(crate) Arc<Engine>);
@@ -66,11 +81,8 @@ impl Dataplane for Service {
         let Some(totals) = self.engine_totals() else { return Totals::default() };
         let tables = self.0.tables();
         let kind = |id| tables.devices.get(id).map_or(LinkKind::Vti, |d| d.spec.kind);
-        let mut devices: Vec<DeviceTotals> = totals
-            .devices
-            .iter()
-            .map(|(id, name, cells)| device_totals(name, kind(*id), cells))
-            .collect();
+        let mut devices: Vec<DeviceTotals> =
+            totals.devices.iter().map(|(id, name, cells)| device_totals(name, kind(*id), cells)).collect();
         devices.push(device_totals("-", LinkKind::Vti, &totals.nowhere));
         Totals { devices, xfrm: mibs(&totals.all) }
     }
@@ -90,16 +102,27 @@ impl Dataplane for Service {
         }
     }
 
+    fn refresh(&self) {
+        self.0.refresh();
+    }
+
     fn reload(&self, text: &str, file: &str) -> Reloaded {
         let links = self.links();
-        let plan = match batch::plan(file, text, &links) {
+        let plan = match batch::plan(file, text, &Running(&links)) {
             Ok(plan) => plan,
             Err(errors) => {
                 return Reloaded { changes: 0, errors: errors.iter().map(ToString::to_string).collect() };
             }
         };
-        let wanted: Vec<Op> = plan.into_iter().flat_map(|line| line.ops()).collect();
-        let ops = difference::difference((&links, &self.states(), &self.policies()), &wanted);
+        let wanted: Vec<Op> = plan
+            .into_iter()
+            .flat_map(|line| match line.kind {
+                batch::Kind::Owned(ops) => ops,
+                batch::Kind::System(_) => Vec::new(),
+            })
+            .collect();
+        let mut ops = difference::difference((&links, &self.states(), &self.policies()), &wanted);
+        ops.extend(difference::defaults(self.policy_defaults(), &wanted));
         match self.0.apply(&ops) {
             Ok(()) => Reloaded { changes: ops.len(), errors: Vec::new() },
             Err((_, refusal)) => Reloaded { changes: 0, errors: vec![format!("{file}: {refusal}")] },

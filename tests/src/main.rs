@@ -1,2 +1,5 @@
-//! The `uvti` program; everything is in the library.
-fn main() {}
+//! The program under test, built with the tests so that it is always fresh.
+
+fn main() -> std::process::ExitCode {
+    uvti::main()
+}

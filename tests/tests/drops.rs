@@ -9,7 +9,6 @@ fn kernel_counts_as_recorded() {
 }
 
 #[test]
-#[ignore = "waits for `uvti run`"]
 fn uvti_counts_as_the_kernel() {
     common::run_group("drops-uvti", 400);
 }

@@ -9,7 +9,6 @@ fn kernel_with_kernel() {
 }
 
 #[test]
-#[ignore = "waits for `uvti run`"]
 fn kernel_with_uvti() {
     common::run_group("interop-uvti", 400);
 }

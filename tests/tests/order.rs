@@ -8,7 +8,6 @@ fn kernel_in_order() {
 }
 
 #[test]
-#[ignore = "waits for `uvti run`"]
 fn uvti_in_order() {
     common::run_group("order-uvti", 180);
 }

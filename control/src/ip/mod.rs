@@ -1,9 +1,18 @@
 //! `uvti ip`: iproute2's grammar in, iproute2's output out.
 //!
-//! [`parse`] turns words into a [`parse::Command`] without I/O.
+//! [`parse`] turns words into a [`parse::Command`] without I/O; [`run`] runs it.
 
+pub mod batch;
+pub mod difference;
+mod execute;
+mod lines;
+mod listing;
+mod merge;
+mod names;
 pub mod parse;
 pub mod show;
+pub mod system;
 mod words;
 
+pub use execute::{run, run_with};
 pub use words::Fail;

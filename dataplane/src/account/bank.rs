@@ -20,9 +20,11 @@ pub enum Count {
     HopOut,
     /// From the wire only: read, before it was known which device they are for. On the row of no device.
     Read,
+    /// Waits inside the worker at the moment of the flip: no sum but a level.
+    Held,
 }
 
-const COUNTS: usize = 6;
+const COUNTS: usize = 7;
 const WAYS: usize = 2;
 
 /// How many cells a device has.
@@ -53,6 +55,9 @@ impl DeviceCounters {
 
     /// Adds up and zeroes the bank that a worker has left.
     pub(super) fn drain(&self, worker: usize, bank: usize, into: &mut [u64; CELLS]) {
+        for way in [Way::Tx, Way::Rx] {
+            into[cell(way, Count::Held)] = 0;
+        }
         for (total, cell) in into.iter_mut().zip(&self.workers[worker][bank]) {
             *total += cell.load(Relaxed);
             cell.store(0, Relaxed);

@@ -123,7 +123,7 @@ impl Engine {
     }
 
     /// Asks the host again for every route and device, and publishes what is new.
-    pub(super) fn refresh(&self) {
+    pub fn refresh(&self) {
         let mut state = self.lock();
         let old = self.tables.load_full();
         let mut tables = (*old).clone();

@@ -110,8 +110,7 @@ fn identity(place: Place, cells: &Cells, way: Way) -> Identity {
         output: cells.of(way, Count::Out),
         drops: cells.drops(way),
         hop_out: cells.of(way, Count::HopOut),
-        // Nothing is held between two bursts: a worker runs to completion.
-        held: 0,
+        held: cells.of(way, Count::Held),
     }
 }
 

@@ -97,8 +97,8 @@ impl Receiver {
             )
         })? as usize;
         for i in 0..received {
-            let written = headers[i].msg_hdr.msg_controllen;
-            controls[i].set_len(usize::try_from(written).unwrap_or(0));
+            #[allow(clippy::unnecessary_cast, reason = "another type with musl")]
+            controls[i].set_len(headers[i].msg_hdr.msg_controllen as usize);
         }
         Ok(received)
     }

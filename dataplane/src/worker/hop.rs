@@ -1,13 +1,13 @@
 //! Bursts between workers: to the one that hands out the numbers of their SA.
 
 use super::bell::Bell;
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::Arc;
 use uvti_core::device::DeviceId;
 use uvti_core::packet::{Buf, Outer};
 
 /// Bursts that may wait for one worker.
-pub(crate) const CAPACITY: usize = 16;
+pub(crate) const CAPACITY: usize = 32;
 
 /// One message: packets of a burst whose SAs live on another worker.
 #[derive(Debug)]
@@ -50,10 +50,7 @@ impl Inbox {
     }
 
     pub(crate) fn next_hop(&self) -> Option<Hop> {
-        match self.hops.try_recv() {
-            Ok(hop) => Some(hop),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.hops.try_recv().ok()
     }
 }
 

@@ -86,7 +86,7 @@ impl<T: Tamper> Worker<T> {
                 self.scratch.spent.push(slot.buf);
             }
             RxVerdict::Hop(_) | RxVerdict::Pending => {
-                self.drop_packet(slot.device, &Reason::RxHopFull.into());
+                self.drop_packet(slot.device, &Reason::RxWorkerGone.into());
                 self.scratch.spent.push(slot.buf);
             }
         }

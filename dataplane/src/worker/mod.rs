@@ -13,12 +13,12 @@ pub mod tamper;
 pub(crate) use bell::Bell;
 pub(crate) use hop::{CAPACITY as HOP_CAPACITY, Door, Inbox, doors};
 
-use crate::account::{Books, DeviceCounters, Flip};
+use crate::account::{Books, Count, DeviceCounters, Flip};
 use crate::io::tun::FromHost;
 use crate::io::underlay::{Outgoing, Received};
 use crate::io::{Outcome, Pool, TunQueue, Underlay};
 use arc_swap::{ArcSwap, Cache};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use hop::Hop;
 use poll::{Poll, Token};
 use std::collections::HashMap;
@@ -110,7 +110,17 @@ pub(crate) struct Worker<T> {
     transmitter: Transmitter,
     opener: Opener,
     scratch: Scratch,
+    /// Packets that other workers had no room for: nothing more is read until they have gone.
+    pending: Vec<Pending>,
     stop: bool,
+}
+
+/// A message that waits for room in another worker's queue.
+struct Pending {
+    target: usize,
+    way: Way,
+    id: DeviceId,
+    hop: Hop,
 }
 
 /// Vectors that are filled and emptied every burst.
@@ -159,6 +169,7 @@ impl<T: Tamper> Worker<T> {
             transmitter: Transmitter::default(),
             opener: Opener::default(),
             scratch,
+            pending: Vec::new(),
             stop: false,
         };
         worker.watch()?;
@@ -169,15 +180,20 @@ impl<T: Tamper> Worker<T> {
     pub(crate) fn run(mut self) {
         let mut busy = true;
         while !self.stop {
-            self.books.bank = self.flip.boundary();
+            self.turn_the_page();
             busy |= self.obey();
             let now = seconds();
             busy |= self.take_hops(now);
+            busy |= self.send_pending();
             if self.wait(busy).is_err() {
                 // Only a broken descriptor could: serve what can be served.
                 std::thread::sleep(std::time::Duration::from_millis(10));
             }
             busy = false;
+            if !self.pending.is_empty() {
+                // What is not read waits in the device's queue and the socket's buffer.
+                continue;
+            }
             for i in 0..self.poll.ready() {
                 busy = true;
                 match self.poll.token(i) {
@@ -188,6 +204,16 @@ impl<T: Tamper> Worker<T> {
             }
         }
         // What other workers still send finds the channel closed and is counted there.
+        self.turn_the_page();
+    }
+
+    /// Flips the banks if the collector wants it; what is held at this moment is counted by walking it.
+    fn turn_the_page(&mut self) {
+        if self.flip.asked() {
+            for p in &self.pending {
+                self.books.count(self.counters(p.id), p.way, Count::Held, p.hop.bufs.len() as u64);
+            }
+        }
         self.books.bank = self.flip.boundary();
     }
 
@@ -198,7 +224,12 @@ impl<T: Tamper> Worker<T> {
         }
         self.bell.lie_down();
         let waiting = !self.inbox.is_empty() || !self.messages.is_empty() || self.flip.asked();
-        let result = if waiting { self.poll.look() } else { self.poll.sleep() };
+        let result = match waiting {
+            true => self.poll.look(),
+            // The other worker rings when it gives buffers back: it then has room.
+            false if !self.pending.is_empty() => self.poll.nap(&self.bell),
+            false => self.poll.sleep(),
+        };
         self.bell.get_up();
         result
     }
@@ -296,19 +327,52 @@ impl<T: Tamper> Worker<T> {
             let n = bufs.len() as u64;
             self.tamper.hopping(&mut bufs);
             let load = if way == Way::Tx { hop::Load::Tx(id) } else { hop::Load::Rx(outers) };
-            let door = &self.doors[target];
-            match door.hops.try_send(Hop { from: self.id, load, bufs }) {
-                Ok(()) => {
-                    door.bell.ring();
-                    self.books.count(self.counters(id), way, crate::account::Count::HopOut, n);
-                }
-                Err(error) => {
-                    let reason = if way == Way::Tx { Reason::TxHopFull } else { Reason::RxHopFull };
-                    self.books.drop(self.counters(id), reason, n);
-                    self.scratch.spent.extend(error.into_inner().bufs);
-                }
+            let hop = Hop { from: self.id, load, bufs };
+            let message = Pending { target, way, id, hop };
+            match self.pending.iter().any(|p| p.target == target) {
+                true => self.pending.push(message),
+                false => _ = self.send_hop(message, n),
             }
         }
+    }
+
+    /// Sends a message of `n` counted packets, or keeps it until there is room.
+    fn send_hop(&mut self, mut p: Pending, n: u64) -> bool {
+        let door = &self.doors[p.target];
+        match door.hops.try_send(p.hop) {
+            Ok(()) => {
+                door.bell.ring();
+                self.books.count(self.counters(p.id), p.way, Count::HopOut, n);
+                true
+            }
+            Err(TrySendError::Full(hop)) => {
+                p.hop = hop;
+                self.pending.push(p);
+                false
+            }
+            Err(TrySendError::Disconnected(hop)) => {
+                let reason = if p.way == Way::Tx { Reason::TxWorkerGone } else { Reason::RxWorkerGone };
+                self.books.drop(self.counters(p.id), reason, n);
+                self.scratch.spent.extend(hop.bufs);
+                true
+            }
+        }
+    }
+
+    /// Tries again what waited, in order; whether some of it went.
+    fn send_pending(&mut self) -> bool {
+        let mut some = false;
+        for p in std::mem::take(&mut self.pending) {
+            let n = p.hop.bufs.len() as u64;
+            // Behind one that waits for the same worker, or order would be lost.
+            if self.pending.iter().any(|q| q.target == p.target) {
+                self.pending.push(p);
+            } else {
+                some |= self.send_hop(p, n);
+            }
+        }
+        self.recycle();
+        some
     }
 }
 

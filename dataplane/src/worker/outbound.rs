@@ -87,7 +87,7 @@ impl<T: Tamper> Worker<T> {
             }
             TxVerdict::Hop(home) => match self.scratch.hops.get_mut(usize::from(home)) {
                 Some(bufs) => bufs.push(slot.buf),
-                None => self.refuse(id, slot.buf, &Reason::TxHopFull.into()),
+                None => self.refuse(id, slot.buf, &Reason::TxWorkerGone.into()),
             },
             TxVerdict::Drop(ref drop) => {
                 if let (kind @ (Icmp::Unreachable | Icmp::TooBig), Some(inner)) =

@@ -76,6 +76,17 @@ impl Poll {
         self.wait(None)
     }
 
+    /// Waits for the bell alone, and not for long.
+    pub(super) fn nap(&mut self, bell: &Bell) -> io::Result<()> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        self.ready.clear();
+        let soon = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        match poll(&mut [PollFd::new(bell, PollFlags::IN)], Some(&soon)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn wait(&mut self, timeout: Option<&rustix::event::Timespec>) -> io::Result<()> {
         self.ready.clear();
         let mut events = [const { MaybeUninit::<Event>::uninit() }; EVENTS];

@@ -1,6 +1,6 @@
 //! The kernel's VTI and uvti count the same for the same packets.
 //!
-//! Each scenario ([`scenarios`]) is a script and packets. It runs in a laboratory of its own ([`lab`]) with the
+//! Each scenario (`scenarios`) is a script and packets. It runs in a laboratory of its own (`lab`) with the
 //! guest's kernel and with uvti; what both counted is held against the recording of a kernel ([`crate::golden`]).
 
 mod lab;

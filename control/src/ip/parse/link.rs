@@ -3,8 +3,8 @@
 use super::{Asker, Change, Command, Names};
 use crate::ip::parse::fields::unspecified;
 use crate::ip::words::{Fail, Words, address, begins, number, tunnel_key};
+use uvti_core::device::{LinkKind, LinkSpec};
 use uvti_core::tables::{Errno, Op, Refusal};
-use uvti_core::vti::{LinkKind, LinkSpec};
 use uvti_core::xfrm::Family;
 
 /// Longest interface name, bytes. kernel: include/uapi/linux/if.h IFNAMSIZ without its zero

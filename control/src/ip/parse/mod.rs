@@ -15,8 +15,8 @@ pub(crate) use selector::protocol_name;
 pub(crate) use state::{EXTRA_FLAGS, FLAGS as STATE_FLAGS};
 
 use super::words::{Fail, Words, begins};
+use uvti_core::device::LinkSpec;
 use uvti_core::tables::{Op, StateMatch};
-use uvti_core::vti::LinkSpec;
 use uvti_core::xfrm::{Family, PolicyId, SaId};
 
 /// What a command means.

@@ -4,8 +4,8 @@ use super::fields::unspecified;
 use super::link::{MAX_NAME, blank, family_of, keys, kind_of};
 use super::{Asker, Change, Command, Names};
 use crate::ip::words::{Fail, Words, address, begins, number};
+use uvti_core::device::{LinkKind, LinkSpec};
 use uvti_core::tables::Op;
-use uvti_core::vti::{LinkKind, LinkSpec};
 use uvti_core::xfrm::Family;
 
 /// `None` is for the system's `ip`.
@@ -15,7 +15,11 @@ pub(super) fn parse(
     names: &dyn Names,
 ) -> Result<Option<Command>, Fail> {
     let show = |rest: &[String]| {
-        let name = rest.iter().find(|w| !matches!(w.as_str(), "dev" | "name")).cloned();
+        let (name, mode) = (own_name(rest).map(str::to_owned), rest.iter().any(|w| w == "mode"));
+        // `tunnel show mode vti` without a name shows the fallback device alone, which uvti has not: measured.
+        if name.is_none() && mode && family != Some(Family::V6) {
+            return Ok(None);
+        }
         let words = std::iter::once("tunnel".to_owned()).chain(words.iter().cloned()).collect();
         Ok(Some(Command::TunnelShow { name, words }))
     };
@@ -30,10 +34,7 @@ pub(super) fn parse(
         let link = own_name(rest).and_then(|name| names.link(name));
         Ok(link.map(|link| Change::one(Op::LinkDel { name: link.name }, Asker::Tunnel)))
     } else if is("show") || is("lst") || is("list") {
-        match rest.iter().any(|w| w == "mode") && family != Some(Family::V6) {
-            true => return show(&[]),
-            false => return show(rest),
-        }
+        return show(rest);
     } else {
         Ok(None)
     };

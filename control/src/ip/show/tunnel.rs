@@ -1,7 +1,7 @@
 //! `ip tunnel show`.
 
 use std::fmt::Write;
-use uvti_core::vti::{LinkInfo, LinkKind};
+use uvti_core::device::{LinkInfo, LinkKind};
 
 /// One tunnel; `stats` with its counters.
 pub fn tunnel(link: &LinkInfo, stats: bool) -> String {

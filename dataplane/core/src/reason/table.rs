@@ -118,8 +118,8 @@ reasons! {
     /// The encapsulated packet does not fit an IP packet or a buffer.
     TxNoRoom "tx_no_room" Tx [TxErrors TxAbortedErrors] mib OutError
         => "uvti ip -d link show DEV";
-    /// The queue to the SA's home worker was full.
-    TxHopFull "tx_hop_full" Tx [TxDropped]
+    /// The SA's home worker is gone: it ended by a panic, which the log has.
+    TxWorkerGone "tx_worker_gone" Tx [TxDropped]
         => "uvti check";
     /// The queue of the device below was full.
     TxLowerQueueFull "tx_lower_queue_full" Tx [TxPackets TxBytes]
@@ -215,8 +215,8 @@ reasons! {
     /// The input policy allows only packets that did not come through IPsec (it has no template).
     RxTemplateMissing "rx_template_missing" Rx [RxErrors RxDropped] mib InTmplMismatch
         => "uvti ip xfrm policy list dir in";
-    /// The queue to the SA's home worker was full.
-    RxHopFull "rx_hop_full" Rx [RxDropped]
+    /// The SA's home worker is gone: it ended by a panic, which the log has.
+    RxWorkerGone "rx_worker_gone" Rx [RxDropped]
         => "uvti check";
     /// The device took no more packets.
     RxDeviceFull "rx_device_full" Rx [RxDropped]

@@ -5,7 +5,7 @@ use super::{FromHost, Kind, TunQueue};
 use crate::io::{Burst, Errno, Outcome, Pool};
 use crate::sys;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use tun_tap::Iface;
 use uvti_core::packet::Buf;
 

@@ -4,15 +4,8 @@ use super::*;
 use crate::host::netlink::{Netlink, RouteKind, RouteSpec};
 use crate::host::netns::Netns;
 use crate::io::Errno;
-use crate::testing::require_netns;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use crate::testing::{require_netns, wait};
 use std::net::UdpSocket;
-
-/// Waits until a descriptor is readable; fails after far longer than it can take.
-fn wait(fd: BorrowedFd<'_>) {
-    let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
-    assert_eq!(poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&limit)).unwrap(), 1);
-}
 
 fn in_netns(name: &str, test: impl FnOnce() + Send) {
     if require_netns(name) {
@@ -145,7 +138,7 @@ fn offloads_of_an_earlier_owner_are_cleared() {
         let pseudo = [0x0a01, 1, 0x0a01, 2, 17, udp.len() as u32];
         let words = udp.chunks(2).map(|w| u32::from_be_bytes([0, 0, w[0], w.get(1).copied().unwrap_or(0)]));
         let sum: u32 = pseudo.into_iter().chain(words).sum();
-        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "the checksum is complete");
+        assert_eq!(sum % 0xffff, 0, "the checksum is complete");
     });
 }
 

@@ -16,7 +16,7 @@ const RECEIVE_BUFFER: i32 = 8 << 20;
 pub(super) struct Intake {
     socket: Socket,
     batch: Receiver,
-    /// Buffers taken from the pool and not filled yet.
+    /// Buffers of the pool during a call; kept for its memory only.
     staged: Vec<Buf>,
     /// Losses as the socket counted them last: 32 bits that wrap.
     dropped: u32,
@@ -46,6 +46,19 @@ impl Intake {
 
     /// Receives up to `max` datagrams; `judge` says what one is.
     pub(super) fn recv(
+        &mut self,
+        into: &mut Vec<Received>,
+        pool: &mut Pool,
+        max: usize,
+        judge: impl Fn(Buf, &Datagram<'_>) -> Received,
+    ) -> io::Result<Burst> {
+        let burst = self.fill(into, pool, max, judge);
+        // All go back: buffers kept here would starve the other sockets of the pool.
+        self.staged.drain(..).for_each(|buf| pool.put(buf));
+        burst
+    }
+
+    fn fill(
         &mut self,
         into: &mut Vec<Received>,
         pool: &mut Pool,
