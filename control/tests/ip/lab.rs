@@ -121,6 +121,8 @@ impl Lab {
 }
 
 impl Dataplane for Lab {
+    /// There is no host to look at.
+    fn refresh(&self) {}
     fn apply(&self, ops: &[Op]) -> Result<(), Rejected> {
         let mut tables = self.tables();
         let mut next = tables.clone();
