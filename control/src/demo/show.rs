@@ -100,7 +100,7 @@ fn throughput(r: &Report) -> String {
     row(
         "UDP",
         format!("{:.0} packets/s", udp.packets_per_second),
-        format!("{} bytes each for {:.0} s, A to B, as received; {lost}", udp.payload, udp.seconds),
+        format!("{} bytes each, A to B, as received; {lost}", udp.payload),
     );
     lines(&t).join("\n") + "\n"
 }
