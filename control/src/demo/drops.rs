@@ -48,7 +48,7 @@ pub(super) struct Counted {
 
 /// One class of drops.
 #[derive(Debug, Serialize)]
-pub(super) struct Drop {
+pub(super) struct Outcome {
     pub(super) class: &'static str,
     pub(super) cause: &'static str,
     pub(super) reason: &'static str,
@@ -62,7 +62,7 @@ pub(super) struct Drop {
 }
 
 /// Every class, one after the other, at A.
-pub(super) fn all(stage: &mut Stage, stop: &Stop, progress: &Progress) -> Result<Vec<Drop>> {
+pub(super) fn all(stage: &mut Stage, stop: &Stop, progress: &Progress) -> Result<Vec<Outcome>> {
     let golden = golden()?;
     let mut sender = Sender::open(stage)?;
     let mut drops = Vec::new();
@@ -80,7 +80,7 @@ fn golden() -> Result<Vec<Golden>> {
     serde_json::from_str(GOLDEN).context("the golden file")
 }
 
-fn one(end: &mut End, class: &Class, golden: &Golden, sender: &mut Sender, stop: &Stop) -> Result<Drop> {
+fn one(end: &mut End, class: &Class, golden: &Golden, sender: &mut Sender, stop: &Stop) -> Result<Outcome> {
     configure(end, class)?;
     let before = Snapshot::take(end)?;
     let sent = sender.send(&class.packets)?;
@@ -101,7 +101,7 @@ fn one(end: &mut End, class: &Class, golden: &Golden, sender: &mut Sender, stop:
         link: times(&golden.link),
         xfrm: times(&golden.xfrm),
     };
-    Ok(Drop {
+    Ok(Outcome {
         class: class.name,
         cause: class.cause,
         reason: row.name,

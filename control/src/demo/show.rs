@@ -1,6 +1,6 @@
 //! What the demo saw: as text of 100 columns, and as JSON.
 
-use super::drops::{Counters, Drop};
+use super::drops::{Counters, Outcome};
 use super::stage::DEVICE;
 use super::traffic::{Ping, Tcp, Udp};
 use crate::protocol::{CheckReport, CheckRow};
@@ -16,7 +16,7 @@ pub(super) struct Report {
     pub(super) ping: Ping,
     pub(super) tcp: Tcp,
     pub(super) udp: Udp,
-    pub(super) drops: Vec<Drop>,
+    pub(super) drops: Vec<Outcome>,
     /// At A and at B.
     pub(super) conservation: [CheckReport; 2],
 }
@@ -106,7 +106,7 @@ fn throughput(r: &Report) -> String {
 }
 
 /// Two lines for each class: what was counted, and below it what the reason means.
-fn drops(drops: &[Drop]) -> String {
+fn drops(drops: &[Outcome]) -> String {
     let kernel = drops.first().map_or("", |d| &d.kernel_version);
     let mut t = table(&["DROPPED FOR", "REASON IN UVTI", &format!("LINUX {kernel} COUNTED"), "UVTI"]);
     for d in drops {
@@ -190,7 +190,7 @@ mod tests {
         };
         let (kernel, uvti) = (counted(&[("tx_errors", 5), ("tx_carrier_errors", 5)]), counted(uvti));
         let row = uvti_core::reason::Reason::TxNoSa.row();
-        let drop = Drop {
+        let drop = Outcome {
             class: "tx_no_sa",
             cause: "remote routed into vti0",
             reason: row.name,
