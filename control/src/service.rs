@@ -10,8 +10,8 @@ use uvti_core::reason::{Mib, Reason};
 use uvti_core::tables::Op;
 use uvti_core::xfrm::{Action, Direction, PolicyId, PolicyInfo, SaId, StateInfo};
 use uvti_dataplane::account::Cells;
-use uvti_dataplane::host::netlink::Netlink;
 use uvti_dataplane::engine::{Engine, Identity, Totals as EngineTotals};
+use uvti_dataplane::host::netlink::Netlink;
 
 /// The names that a batch file may mention when it is applied here.
 pub(crate) struct Running<'a>(pub(crate) &'a [LinkInfo]);

@@ -10,7 +10,7 @@ use uvti_core::reason::{Reason, Row};
 fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(headings.iter().map(|h| Cell::new(h)));
+    table.set_header(headings.iter().map(Cell::new));
     table
 }
 

@@ -63,7 +63,8 @@ mod tests {
     /// The golden file of `uvti demo` says per packet what the recording says for all of them.
     #[test]
     fn the_demos_golden_file_agrees_with_the_recording() {
-        let demo: serde_json::Value = serde_json::from_str(include_str!("../data/demo-golden.json")).unwrap();
+        let demo: serde_json::Value =
+            serde_json::from_str(include_str!("../../control/src/demo/golden.json")).unwrap();
         for class in demo.as_array().unwrap() {
             let recorded = recorded(class["scenario"].as_str().unwrap()).unwrap();
             let dropped = class["dropped"].as_u64().unwrap();

@@ -30,7 +30,7 @@ pub(super) fn run(file: &str, session: &mut Session<'_>, out: &mut dyn Write, er
     for command in lines::commands(&text) {
         if let Some((why, ..)) = command.broken {
             let _ = writeln!(err, "{why}");
-            return 1;
+            return if why == lines::UNFINISHED { code } else { 1 };
         }
         let words: Vec<String> = command.words.iter().map(|w| w.text.clone()).collect();
         let ended = one(&words, session, out, err);
@@ -89,9 +89,10 @@ fn leaves(words: &[String], fail: &Fail) -> bool {
 }
 
 /// iproute2's objects.
-const OBJECTS: [&str; 34] = [
+const OBJECTS: [&str; 35] = [
     "address",
     "addrlabel",
+    "amt",
     "maddress",
     "route",
     "rule",

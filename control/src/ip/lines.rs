@@ -23,6 +23,8 @@ pub(super) struct Command {
 }
 
 const UNTERMINATED: &str = "Unterminated quoted string";
+/// The file ends where a line should go on: iproute2 says so and leaves that line out.
+pub(super) const UNFINISHED: &str = "Missing continuation line";
 const TOO_MANY: &str = "Too many arguments to command";
 
 /// Most words in a line of a batch file.
@@ -40,7 +42,10 @@ pub(super) fn commands(text: &str) -> Vec<Command> {
             number = n + 1;
             continued = take(line, number, &mut characters);
         }
-        let command = split(&characters, number);
+        let mut command = split(&characters, number);
+        if continued {
+            command.broken = Some((UNFINISHED, command.end.0, command.end.1));
+        }
         if !command.words.is_empty() || command.broken.is_some() {
             all.push(command);
         }
@@ -120,6 +125,7 @@ mod tests {
         let long = "a ".repeat(MAX_WORDS + 1);
         assert_eq!(commands(&long)[0].broken, Some((TOO_MANY, 1, 2 * MAX_WORDS + 1)));
         assert_eq!(commands(&"a ".repeat(MAX_WORDS))[0].broken, None);
+        assert_eq!(commands("link \\\n")[0].broken, Some((UNFINISHED, 1, 5)));
     }
 
     proptest! {

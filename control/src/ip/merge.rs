@@ -36,7 +36,13 @@ pub(crate) fn json(system: &str, ours: &[Ours<Value>]) -> Option<Vec<Value>> {
         "" => Vec::new(),
         text => serde_json::from_str(text).ok()?,
     };
-    let index = |e: &Value| e.get("ifindex").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
+    // `-br` elements have no index.
+    let index = |e: &Value| match e.get("ifindex").and_then(Value::as_u64) {
+        Some(n) => u32::try_from(n).ok(),
+        None => {
+            ours.iter().find(|o| e.get("ifname") == Some(&Value::from(o.name.as_str()))).map(|o| o.ifindex)
+        }
+    };
     Some(merge(elements.into_iter().map(|e| (index(&e), e)).collect(), ours))
 }
 
@@ -158,6 +164,9 @@ mod tests {
         let system = r#"[{"ifindex":1},{},{"ifindex":7}]"#;
         let all = json(system, &[ours(7, "vti0", Some(json!({"ours": 1})))]).unwrap();
         assert_eq!(all, vec![json!({"ifindex": 1}), json!({}), json!({"ours": 1})]);
+        let brief =
+            json(r#"[{"ifname":"lo"},{"ifname":"vti0"}]"#, &[ours(7, "vti0", Some(json!(1)))]).unwrap();
+        assert_eq!(brief, vec![json!({"ifname": "lo"}), json!(1)]);
         assert!(json("oops", &[]).is_none());
         assert_eq!(json("", &[]), Some(vec![]));
     }

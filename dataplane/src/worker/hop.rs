@@ -1,7 +1,7 @@
 //! Bursts between workers: to the one that hands out the numbers of their SA.
 
 use super::bell::Bell;
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::Arc;
 use uvti_core::device::DeviceId;
 use uvti_core::packet::{Buf, Outer};
@@ -50,10 +50,7 @@ impl Inbox {
     }
 
     pub(crate) fn next_hop(&self) -> Option<Hop> {
-        match self.hops.try_recv() {
-            Ok(hop) => Some(hop),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.hops.try_recv().ok()
     }
 }
 

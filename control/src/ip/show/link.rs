@@ -134,7 +134,7 @@ fn stats(link: &LinkInfo, errors: bool) -> Vec<String> {
     let tx = [s.tx_bytes, s.tx_packets, s.tx_errors, s.tx_dropped, s.tx_carrier_errors, s.collisions];
     let rx_errors = [0; 5];
     let tx_errors = [s.tx_aborted_errors, 0, 0, 0, 0];
-    let mut width = [9, 7, 6, 7, 7, 6];
+    let mut width = [10, 7, 6, 7, 7, 7];
     let mut widen = |values: &[u64], from: usize| {
         for (column, value) in width[from..].iter_mut().zip(values) {
             *column = (*column).max(value.to_string().len());
@@ -149,10 +149,9 @@ fn stats(link: &LinkInfo, errors: bool) -> Vec<String> {
     let row = |values: &[u64], skip: usize| {
         let mut out = String::from("    ");
         if skip > 0 {
-            out.push_str(&" ".repeat(width[0] + 5));
+            out.push_str(&" ".repeat(width[0] + 1));
         }
-        for (n, (value, w)) in values.iter().zip(&width[skip..]).enumerate() {
-            let w = if n == 0 && skip == 0 { w + 4 } else { *w };
+        for (value, w) in values.iter().zip(&width[skip..]) {
             let _ = write!(out, "{value:>w$} ");
         }
         out
@@ -160,7 +159,7 @@ fn stats(link: &LinkInfo, errors: bool) -> Vec<String> {
     let head = |title: &str, names: [&str; 6]| {
         let mut out = format!("    {title}:");
         for (n, (name, w)) in names.iter().zip(&width).enumerate() {
-            let w = if n == 0 { w + 4 - title.len() - 1 } else { *w };
+            let w = if n == 0 { w - title.len() - 1 } else { *w };
             let _ = write!(out, "{name:>w$} ");
         }
         out + "          "
@@ -168,7 +167,7 @@ fn stats(link: &LinkInfo, errors: bool) -> Vec<String> {
     let error_head = |title: &str, names: [&str; 5]| {
         let mut out = format!("    {title}:");
         for (n, (name, w)) in names.iter().zip(&width[1..]).enumerate() {
-            let w = if n == 0 { w + width[0] + 4 - title.len() } else { *w };
+            let w = if n == 0 { w + width[0] - title.len() } else { *w };
             let _ = write!(out, "{name:>w$}{}", if n < 4 { " " } else { "" });
         }
         out

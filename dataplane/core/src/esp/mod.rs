@@ -11,6 +11,7 @@ mod layout;
 mod open;
 mod replay;
 mod seal;
+mod self_test;
 mod seq;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub use layout::{Overhead, peek};
 pub use open::{NextHeader, OpenError};
 pub use replay::{Replay, ReplayError};
 pub use seal::{Header, SealError};
+pub use self_test::{SelfTestFailed, self_test};
 pub use seq::{Numbers, OutSeq};
 
 use crate::tables::Refusal;

@@ -169,8 +169,12 @@ fn check_state(spec: &StateSpec) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// kernel: net/xfrm/xfrm_user.c validate_tmpl(): an optional tunnel on output could be left out in the clear
+/// kernel: net/xfrm/xfrm_user.c verify_newpolicy_info(); validate_tmpl(): an optional tunnel on output could be
+/// left out in the clear
 fn check_policy(spec: &PolicySpec) -> Result<(), Refusal> {
+    if spec.index != 0 && spec.index & 7 != spec.dir as u32 {
+        return Err(Refusal::message(Errno::Invalid, "Policy index doesn't match direction"));
+    }
     let optional_tunnel = |t: &crate::xfrm::Template| {
         t.level == Level::Use && matches!(t.mode, Mode::Tunnel | Mode::Beet) && spec.dir == Direction::Out
     };

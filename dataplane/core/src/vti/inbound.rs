@@ -3,11 +3,11 @@
 use super::Drop;
 use super::receive::{self, Admitted, Refused};
 use crate::device::{Device, DeviceId};
-use crate::esp::{NextHeader, OpenError, ReplayError};
+use crate::esp::{self, NextHeader, OpenError, ReplayError};
 use crate::packet::{Buf, Flow, Incoming, Inner, Outer, tos};
 use crate::reason::Reason;
 use crate::tables::{Policy, Snapshot};
-use crate::xfrm::{Mode, Sa, StateFlags};
+use crate::xfrm::{Mode, Sa, Spi, StateFlags};
 use std::sync::Arc;
 
 /// One packet of a burst.
@@ -51,8 +51,16 @@ pub enum RxVerdict {
 /// Takes ESP off bursts. Holds scratch memory only: nothing is remembered from burst to burst.
 #[derive(Default)]
 pub struct Receiver {
-    /// The last flow that passed in this burst: packets of a flow come together.
-    passed: Option<(Arc<Sa>, DeviceId, Flow, Arc<Policy>)>,
+    known: Option<Known>,
+}
+
+/// What the tables said about the last packet of this burst: packets of an SA and of a flow come together.
+struct Known {
+    outer: Outer,
+    device: Arc<Device>,
+    sa: Arc<Sa>,
+    /// The inner flow that passed last, and by which policy.
+    passed: Option<(Flow, Arc<Policy>)>,
 }
 
 impl Receiver {
@@ -60,14 +68,14 @@ impl Receiver {
     ///
     /// Packets are opened one after the other: whether one is a duplicate depends on those before it.
     pub fn run(&mut self, tables: &Snapshot, burst: &mut [RxSlot], me: u16, now: u64) {
-        self.passed = None;
+        self.known = None;
         for slot in burst {
-            match receive::admit(tables, &slot.outer, slot.buf.bytes()) {
-                Ok(admitted) => {
-                    slot.device = admitted.device.id;
-                    slot.verdict = match admitted.sa.home == me {
-                        true => self.open(tables, slot, &admitted, now),
-                        false => RxVerdict::Hop(admitted.sa.home),
+            match self.admit(tables, slot) {
+                Ok((known, seq)) => {
+                    slot.device = known.device.id;
+                    slot.verdict = match known.sa.home == me {
+                        true => known.open(tables, slot, seq, now),
+                        false => RxVerdict::Hop(known.sa.home),
                     };
                 }
                 Err(Refused { reason, device, sa }) => {
@@ -76,58 +84,74 @@ impl Receiver {
                 }
             }
         }
-        self.passed = None;
+        self.known = None;
     }
 
-    fn open(&mut self, tables: &Snapshot, slot: &mut RxSlot, admitted: &Admitted, now: u64) -> RxVerdict {
-        let (sa, device) = (&admitted.sa, &admitted.device);
-        let drop = |reason, policy| RxVerdict::Drop(Drop { reason, sa: Some(sa.clone()), policy, mtu: 0 });
-        let next_header = match decrypt(sa, &mut slot.buf, admitted.seq, now) {
-            Ok(next_header) => next_header,
-            Err(reason) => {
-                if let Some(stat) = reason.row().sa {
-                    sa.run.count(stat);
-                }
-                return drop(reason, None);
+    /// Device, SA and low half of the sequence number: those of the packet before where they must be the same.
+    fn admit(&mut self, tables: &Snapshot, slot: &RxSlot) -> Result<(&mut Known, u32), Refused> {
+        let (outer, esp) = (&slot.outer, slot.buf.bytes());
+        let (known, seq) = match (self.known.take(), esp::peek(esp)) {
+            (Some(known), Some((spi, seq))) if known.admits(outer, spi) => (known, seq),
+            _ => {
+                let Admitted { device, sa, seq } = receive::admit(tables, outer, esp)?;
+                (Known { outer: *outer, device, sa, passed: None }, seq)
             }
         };
-        let len = slot.buf.len();
-        let inner = match inner_packet(sa, &mut slot.buf, &slot.outer, next_header) {
-            Ok(inner) => inner,
-            Err(reason) => return drop(reason, None),
-        };
-        match self.check(tables, device, sa, &inner.flow) {
-            Ok(policy) => {
-                policy.touch(now);
-                RxVerdict::Deliver { len, sa: sa.clone() }
-            }
-            Err((reason, policy)) => drop(reason, policy),
-        }
-    }
-
-    fn check(
-        &mut self,
-        tables: &Snapshot,
-        device: &Arc<Device>,
-        sa: &Arc<Sa>,
-        flow: &Flow,
-    ) -> Result<Arc<Policy>, (Reason, Option<Arc<Policy>>)> {
-        if let Some((passed_sa, passed_device, passed_flow, policy)) = &self.passed
-            && Arc::ptr_eq(passed_sa, sa)
-            && *passed_device == device.id
-            && passed_flow == flow
-        {
-            return Ok(policy.clone());
-        }
-        match receive::check_inner(tables, device, sa, flow) {
-            Ok(policy) => {
-                self.passed = Some((sa.clone(), device.id, *flow, policy.clone()));
-                Ok(policy.clone())
-            }
-            Err((reason, policy)) => Err((reason, policy.cloned())),
-        }
+        Ok((self.known.insert(known), seq))
     }
 }
+
+impl Known {
+    /// Whether [`receive::admit`] would find the same: it looks at nothing else.
+    fn admits(&self, outer: &Outer, spi: Spi) -> bool {
+        let same_way = Outer { tos: self.outer.tos, ..*outer } == self.outer;
+        same_way && spi == self.sa.spec.spi && self.sa.run.alive()
+    }
+
+    fn open(&mut self, tables: &Snapshot, slot: &mut RxSlot, seq: u32, now: u64) -> RxVerdict {
+        match self.deliver(tables, slot, seq, now) {
+            Ok(len) => RxVerdict::Deliver { len, sa: self.sa.clone() },
+            Err((reason, policy)) => {
+                if let Some(stat) = reason.row().sa {
+                    self.sa.run.count(stat);
+                }
+                RxVerdict::Drop(Drop { reason, sa: Some(self.sa.clone()), policy, mtu: 0 })
+            }
+        }
+    }
+
+    /// Makes the inner packet of an ESP packet. Returns its length with TFC padding, bytes.
+    fn deliver(
+        &mut self,
+        tables: &Snapshot,
+        slot: &mut RxSlot,
+        seq: u32,
+        now: u64,
+    ) -> Result<usize, Refusal> {
+        let without_policy = |reason| (reason, None);
+        let next_header = decrypt(&self.sa, &mut slot.buf, seq, now).map_err(without_policy)?;
+        let len = slot.buf.len();
+        let inner =
+            inner_packet(&self.sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
+        self.policy(tables, &inner.flow)?.touch(now);
+        Ok(len)
+    }
+
+    /// The policy that lets a flow in.
+    fn policy(&mut self, tables: &Snapshot, flow: &Flow) -> Result<&Policy, Refusal> {
+        let passed = match self.passed.take() {
+            Some(passed) if passed.0 == *flow => passed,
+            _ => {
+                let policy = receive::check_inner(tables, &self.device, &self.sa, flow);
+                (*flow, policy.map_err(|(reason, policy)| (reason, policy.cloned()))?.clone())
+            }
+        };
+        Ok(&self.passed.insert(passed).1)
+    }
+}
+
+/// Why an ESP packet that has an SA is not delivered, and the policy that had a part in it.
+type Refusal = (Reason, Option<Arc<Policy>>);
 
 /// Window, lifetime, mode, ICV: in the kernel's order. The window moves and the SA is charged once the ICV was right,
 /// and before policies are asked. kernel: net/xfrm/xfrm_input.c xfrm_input()

@@ -2,7 +2,7 @@
 
 use crate::packet::testing::{set_df, udp4, udp6};
 use crate::tables::Snapshot;
-use crate::vti::testing::{IN, Lab, NOW, OUT, Peer, SPI_OUT, tx_burst};
+use crate::vti::testing::{IN, Lab, NOW, OUT, Peer, SPI_IN, SPI_OUT, tx_burst};
 use crate::vti::{Drop, Receiver, RxSlot, RxVerdict, Transmitter, TxSlot, TxVerdict};
 use crate::xfrm::{Action, ExtraFlags, PortMatch, Spi, StateFlags, StateInfo, StateSpec};
 use proptest::prelude::*;
@@ -136,10 +136,9 @@ fn own_esp() -> Vec<u8> {
     p
 }
 
-/// Numbers near each other, some twice; some packets are tampered with, some are short, some carry nonsense.
+/// Numbers near each other, some twice, of two SAs; some packets are tampered with, some are short, some carry nonsense.
 fn rx_packets(peer: Peer) -> impl Strategy<Value = (Peer, Vec<u8>)> {
-    let kind =
-        prop_oneof![12 => Just(0u8), 1 => Just(1), 1 => Just(2), 1 => Just(3), 1 => Just(4), 1 => Just(5)];
+    let kind = prop_oneof![12 => Just(0u8), 1 => Just(1), 1 => Just(2), 1 => Just(3), 1 => Just(4), 1 => Just(5), 1 => Just(6)];
     (kind, 0u64..40, inner_packets(), any::<prop::sample::Index>()).prop_map(move |(kind, seq, inner, at)| {
         let mut peer = peer.clone();
         peer.outer.tos = inner.first().copied().unwrap_or(0) & 3;
@@ -155,6 +154,7 @@ fn rx_packets(peer: Peer) -> impl Strategy<Value = (Peer, Vec<u8>)> {
             3 => esp[at] ^= 1,
             4 => esp.truncate(at),
             5 => peer.outer.src = "203.0.113.9".parse().unwrap(),
+            6 => peer = peer.in_udp(),
             _ => {}
         }
         (peer, esp)
@@ -163,14 +163,20 @@ fn rx_packets(peer: Peer) -> impl Strategy<Value = (Peer, Vec<u8>)> {
 
 fn rx_labs() -> impl Strategy<Value = (Lab, Vec<(Peer, Vec<u8>)>)> {
     let lab = Lab::vti();
-    spoilt(lab.states[IN].clone()).prop_flat_map(move |state| {
+    let named = |spi| StateSpec { spi: Spi(spi), ..lab.states[IN].clone() };
+    let sas = [SPI_IN.0, 0x201].map(|spi| spoilt(named(spi)));
+    sas.prop_flat_map(move |[a, b]| {
         let mut lab = lab.clone();
-        lab.states[IN] = state;
+        lab.states[IN] = b.clone();
+        let other = lab.peer();
+        lab.states[IN] = a;
+        lab.states.push(b);
         let mut block = lab.policies[IN].clone();
         (block.action, block.sel.dport) = (Action::Block, PortMatch::exact(5003));
         lab.policies[IN].priority = 10;
         lab.policies.push(block);
-        let packets = prop::collection::vec(rx_packets(lab.peer()), 0..70);
+        let packet = prop_oneof![3 => rx_packets(lab.peer()), 1 => rx_packets(other)];
+        let packets = prop::collection::vec(packet, 0..70);
         (Just(lab), packets)
     })
 }

@@ -212,7 +212,7 @@ fn counted_like_the_kernel_over_ipv6() {
 #[test]
 fn every_reason_of_the_core_is_here() {
     use Reason::*;
-    let by_the_runtime = [RxOuterHeader, RxTooLong, RxHopFull, RxDeviceFull, RxDeviceRefused];
+    let by_the_runtime = [RxOuterHeader, RxTooLong, RxWorkerGone, RxDeviceFull, RxDeviceRefused];
     let texts: Vec<_> = CASES.iter().map(|c| c.3).collect();
     assert_covered(&texts, "rx_", &by_the_runtime);
 }

@@ -1,0 +1,6 @@
+//! `uvti ip` from its words to its output, over a real control socket, against recordings of iproute2.
+
+mod lab;
+mod replay;
+mod robust;
+mod samples;
