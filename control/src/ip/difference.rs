@@ -126,6 +126,15 @@ fn links_between(running: &[LinkInfo], wanted: Vec<LinkSpec>, deletes: &mut Vec<
             None => adds.push(Op::LinkAdd(spec)),
         }
     }
+    // A device that only changes stays, with its counters, addresses and routes.
+    for op in &mut adds {
+        if let Op::LinkAdd(spec) = op
+            && let Some(at) = left.iter().position(|l| l.spec.name == spec.name && l.spec.kind == spec.kind)
+        {
+            left.remove(at);
+            *op = Op::LinkChange(spec.clone());
+        }
+    }
     deletes.extend(left.into_iter().map(|link| Op::LinkDel { name: link.spec.name.clone() }));
     adds
 }

@@ -41,9 +41,9 @@ impl Engine {
     fn draft(&self, state: &mut State, draft: &mut Draft, op: &Op) -> Result<(), Refusal> {
         match op {
             Op::LinkAdd(spec) => self.add_link(state, draft, spec),
-            Op::LinkChange(spec) => change_link(draft, spec),
+            Op::LinkChange(spec) => change_link(state.host.as_mut(), draft, spec),
             Op::LinkDel { name } => delete_link(draft, name),
-            Op::StateAdd(spec) => {
+            Op::StateAdd(spec) | Op::StateUpdate(spec) => {
                 apply(state, draft, op)?;
                 learn_route(state.host.as_mut(), &mut draft.tables, spec);
                 Ok(())
@@ -171,7 +171,8 @@ fn apply(state: &mut State, draft: &mut Draft, op: &Op) -> Result<(), Refusal> {
     draft.tables.apply(op, &mut Context { now: seconds(), random: &mut || host.random() })
 }
 
-fn change_link(draft: &mut Draft, spec: &LinkSpec) -> Result<(), Refusal> {
+/// Endpoints, keys and MTU of a device that stays.
+fn change_link(host: &mut dyn Host, draft: &mut Draft, spec: &LinkSpec) -> Result<(), Refusal> {
     let old = draft.tables.devices.by_name(&spec.name).ok_or(Refusal::errno(Errno::NoDevice))?;
     let mut device = Device::clone(old);
     if device.spec.kind != spec.kind {
@@ -182,6 +183,10 @@ fn change_link(draft: &mut Draft, spec: &LinkSpec) -> Result<(), Refusal> {
         draft.tables.check_device(&named_otherwise)?;
     }
     device.spec = spec.clone();
+    if let Some(mtu) = spec.mtu.filter(|mtu| *mtu != device.mtu) {
+        host.set_mtu(device.ifindex, mtu)?;
+        device.mtu = mtu;
+    }
     draft.tables.put_device(device);
     Ok(())
 }

@@ -49,6 +49,9 @@ pub trait Host: Send {
     /// State of a device; `None` when it is gone.
     fn link(&mut self, ifindex: u32) -> Option<LinkState>;
 
+    /// Sets a device's MTU, bytes.
+    fn set_mtu(&mut self, ifindex: u32, mtu: u32) -> Result<(), Refusal>;
+
     /// Outer route, and whether the destination is this host.
     fn route(&mut self, key: RouteKey) -> (Answer, bool);
 

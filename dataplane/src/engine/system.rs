@@ -84,6 +84,10 @@ impl Host for SystemHost {
         Some(LinkState { name: link.name, up: link.up, mtu: link.mtu, txqlen: link.txqlen, disable_xfrm })
     }
 
+    fn set_mtu(&mut self, ifindex: u32, mtu: u32) -> Result<(), Refusal> {
+        self.netlink.set_mtu(ifindex, mtu).map_err(|error| Refusal::message(Errno::Invalid, format!("uvti: {error}")))
+    }
+
     fn route(&mut self, key: RouteKey) -> (Answer, bool) {
         let src = Some(key.src).filter(|a| !a.is_unspecified());
         match self.netlink.route(src, key.dst, key.mark, 0) {

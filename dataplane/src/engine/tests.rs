@@ -43,6 +43,10 @@ impl Host for MemoryHost {
         Some(LinkState { name: "vti0".into(), up: true, mtu: 1480, txqlen: 1000, disable_xfrm: false })
     }
 
+    fn set_mtu(&mut self, _ifindex: u32, _mtu: u32) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     fn route(&mut self, key: RouteKey) -> (Answer, bool) {
         let away = key.dst.to_string().starts_with("198.51.100.");
         (away.then_some(Route { ifindex: 2, mtu: 1500 }), false)

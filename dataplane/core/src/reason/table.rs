@@ -51,10 +51,10 @@ macro_rules! first {
 reasons! {
     /// Shorter than its IP header.
     TxRunt "tx_runt" Tx [TxErrors] vti6 dropped
-        => "uvti drops --reason tx_runt";
+        => "uvti stat";
     /// Neither IPv4 nor IPv6.
     TxNotIp "tx_not_ip" Tx [TxErrors] vti6 dropped
-        => "uvti drops --reason tx_not_ip";
+        => "uvti stat";
     /// No output policy matches the packet and the device's okey.
     TxNoPolicy "tx_no_policy" Tx [TxErrors TxCarrierErrors] vti6 dropped icmp Unreachable
         => "uvti ip xfrm policy list dir out";
@@ -114,7 +114,7 @@ reasons! {
         => "uvti ip xfrm state list";
     /// The cipher refused the packet.
     TxSealFailed "tx_seal_failed" Tx [TxErrors TxAbortedErrors] mib OutStateProtoError
-        => "uvti drops --reason tx_seal_failed";
+        => "uvti stat";
     /// The encapsulated packet does not fit an IP packet or a buffer.
     TxNoRoom "tx_no_room" Tx [TxErrors TxAbortedErrors] mib OutError
         => "uvti ip -d link show DEV";
@@ -133,10 +133,10 @@ reasons! {
 
     /// The outer header is not one, or the packet was cut.
     RxOuterHeader "rx_outer_header" Rx []
-        => "uvti drops --reason rx_outer_header";
+        => "uvti stat";
     /// Longer than the receive buffer.
     RxTooLong "rx_too_long" Rx [RxErrors RxDropped] mib InHdrError
-        => "uvti drops --reason rx_too_long";
+        => "uvti stat";
     /// A NAT-T keepalive (one byte 0xff).
     RxKeepalive "rx_keepalive" Rx []
         => "";
@@ -157,7 +157,7 @@ reasons! {
         => "uvti ip xfrm policy list dir in";
     /// Too short for SPI and sequence number.
     RxShort "rx_short" Rx [RxErrors RxDropped] mib InHdrError
-        => "uvti drops --reason rx_short";
+        => "uvti stat";
     /// No SA with this destination, SPI and the device's ikey.
     RxNoSa "rx_no_sa" Rx [RxErrors RxDropped] mib InNoStates
         => "uvti ip xfrm state list";
@@ -184,22 +184,22 @@ reasons! {
         => "uvti ip xfrm state list";
     /// Too short for IV, padding and ICV.
     RxTruncated "rx_truncated" Rx [RxErrors RxDropped] mib InStateProtoError
-        => "uvti drops --reason rx_truncated";
+        => "uvti stat";
     /// The ICV is wrong: another key, or the packet was changed on its way.
     RxBadIcv "rx_bad_icv" Rx [RxErrors RxDropped] mib InStateProtoError sa IntegrityFailed
         => "uvti ip -s xfrm state list";
     /// Authentic, but the pad length is longer than the packet.
     RxBadPadding "rx_bad_padding" Rx [RxErrors RxDropped] mib InStateProtoError
-        => "uvti drops --reason rx_bad_padding";
+        => "uvti stat";
     /// A dummy packet (next header 59), which the kernel counts as an error.
     RxDummy "rx_dummy" Rx [RxErrors RxDropped] mib InStateProtoError
         => "";
     /// Authentic, but what it carries is neither IPv4 nor IPv6.
     RxInnerProto "rx_inner_proto" Rx [RxErrors RxDropped] mib InStateModeError
-        => "uvti drops --reason rx_inner_proto";
+        => "uvti stat";
     /// Authentic, but the inner packet is shorter than its IP header.
     RxInnerShort "rx_inner_short" Rx [RxErrors RxDropped] mib InStateModeError
-        => "uvti drops --reason rx_inner_short";
+        => "uvti stat";
     /// The inner packet does not match the SA's selector.
     RxSelectorMismatch "rx_selector_mismatch" Rx [RxErrors RxDropped] mib InStateMismatch
         => "uvti ip xfrm state list";
@@ -227,7 +227,7 @@ reasons! {
     /// Authentic, but the inner packet's version is not what its next header says. A kernel VTI has received it;
     /// its IP stack drops it afterwards.
     RxInnerVersion "rx_inner_version" Rx [RxPackets RxBytes]
-        => "uvti drops --reason rx_inner_version";
+        => "uvti stat";
     /// No input policy without mark matches the outer packet itself, and the default policy for input is block.
     RxOuterDefaultBlock "rx_outer_default_block" Rx [] mib InNoPols
         => "uvti ip xfrm policy getdefault";
