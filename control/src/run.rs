@@ -64,7 +64,8 @@ pub(crate) fn run(args: &Args, control: Option<&Path>) -> anyhow::Result<ExitCod
     // The only backends yet; both flags are there so that scripts can name them.
     let (Tun::Auto | Tun::Simple, Carrier::Raw) = (args.tun, args.underlay);
 
-    uvti_core::esp::self_test().context("an algorithm does not give its published result: refusing to run")?;
+    uvti_core::esp::self_test()
+        .context("an algorithm does not give its published result: refusing to run")?;
     // Handlers first: a signal during start must not leave devices behind.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let server = match control {

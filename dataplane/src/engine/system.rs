@@ -85,7 +85,9 @@ impl Host for SystemHost {
     }
 
     fn set_mtu(&mut self, ifindex: u32, mtu: u32) -> Result<(), Refusal> {
-        self.netlink.set_mtu(ifindex, mtu).map_err(|error| Refusal::message(Errno::Invalid, format!("uvti: {error}")))
+        self.netlink
+            .set_mtu(ifindex, mtu)
+            .map_err(|error| Refusal::message(Errno::Invalid, format!("uvti: {error}")))
     }
 
     fn route(&mut self, key: RouteKey) -> (Answer, bool) {

@@ -4,7 +4,9 @@ use super::{Devices, Errno, Op, Policies, Refusal, Shards, States};
 use crate::device::{Device, DeviceId};
 use crate::esp::Crypter;
 use crate::route::{Answer, RouteKey};
-use crate::xfrm::{Direction, EncapKind, Level, Mode, PolicyId, PolicySpec, Proto, Runtime, Sa, SaId, StateSpec};
+use crate::xfrm::{
+    Direction, EncapKind, Level, Mode, PolicyId, PolicySpec, Proto, Runtime, Sa, SaId, StateSpec,
+};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
