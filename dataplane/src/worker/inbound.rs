@@ -49,15 +49,18 @@ impl<T: Tamper> Worker<T> {
             // Newer than the last look at the messages: the port was sent before the tables were published.
             self.obey();
         }
-        let mut device = DeviceId::NONE;
+        // Packets of one device come together: counted and written by the run, not one by one.
+        let (mut device, mut run) = (DeviceId::NONE, 0);
         for slot in burst.drain(..) {
-            self.books.count(self.counters(slot.device), Way::Rx, came, 1);
             if slot.device != device {
+                self.books.count(self.counters(device), Way::Rx, came, run);
                 self.hand_over(device);
-                device = slot.device;
+                (device, run) = (slot.device, 0);
             }
+            run += 1;
             self.dispose(slot);
         }
+        self.books.count(self.counters(device), Way::Rx, came, run);
         self.hand_over(device);
         self.scratch.rx = burst;
     }
@@ -106,16 +109,19 @@ impl<T: Tamper> Worker<T> {
             None => outcomes.resize(self.scratch.delivered.len(), Outcome::Failed(crate::io::Errno::NODEV)),
         }
         let counters = self.counters(id);
+        let (mut packets, mut bytes) = (0, 0);
         for (outcome, len) in self.scratch.outcomes.iter().zip(&self.scratch.lengths) {
             match outcome {
                 Outcome::Sent => {
-                    self.books.count(counters, Way::Rx, Count::Out, 1);
-                    self.books.count(counters, Way::Rx, Count::Bytes, *len as u64);
+                    packets += 1;
+                    bytes += *len as u64;
                 }
                 Outcome::QueueFull => self.books.drop(counters, Reason::RxDeviceFull, 1),
                 Outcome::TooBig | Outcome::Failed(_) => self.books.drop(counters, Reason::RxDeviceRefused, 1),
             }
         }
+        self.books.count(counters, Way::Rx, Count::Out, packets);
+        self.books.count(counters, Way::Rx, Count::Bytes, bytes);
         self.scratch.lengths.clear();
         let delivered = &mut self.scratch.delivered;
         self.scratch.spent.append(delivered);

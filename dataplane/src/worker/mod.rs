@@ -19,6 +19,7 @@ use crate::io::underlay::{Outgoing, Received};
 use crate::io::{Outcome, Pool, TunQueue, Underlay};
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
+use foldhash::fast::RandomState;
 use hop::Hop;
 use poll::{Poll, Token};
 use std::collections::HashMap;
@@ -101,7 +102,7 @@ pub(crate) struct Worker<T> {
     messages: Receiver<Message>,
     events: Sender<Event>,
     underlay: Box<dyn Underlay>,
-    ports: HashMap<DeviceId, Port>,
+    ports: HashMap<DeviceId, Port, RandomState>,
     /// Counters of packets that met no device.
     nowhere: Arc<DeviceCounters>,
     pool: Pool,
@@ -161,7 +162,7 @@ impl<T: Tamper> Worker<T> {
             messages: parts.messages,
             events: parts.events,
             underlay: parts.underlay,
-            ports: HashMap::new(),
+            ports: HashMap::default(),
             nowhere: parts.nowhere,
             pool: Pool::new(BUFFERS),
             poll: Poll::new()?,
