@@ -5,10 +5,10 @@ mod common;
 /// The guest's kernel counts what another kernel was recorded to count: the laboratory adds nothing of its own.
 #[test]
 fn kernel_counts_as_recorded() {
-    common::run_group("drops-kernel", 180);
+    common::run_group("drops-kernel", 300);
 }
 
 #[test]
 fn uvti_counts_as_the_kernel() {
-    common::run_group("drops-uvti", 400);
+    common::run_group("drops-uvti", 600);
 }
