@@ -10,7 +10,7 @@ use uvti_core::device::{Device, DeviceId, LinkKind, LinkSpec};
 use uvti_core::route::RouteKey;
 use uvti_core::tables::{Context, Errno, Op, Refusal, Snapshot};
 use uvti_core::vti::transmit::route_key;
-use uvti_core::xfrm::{Sa, StateSpec};
+use uvti_core::xfrm::{EncapKind, Sa, StateSpec};
 
 /// A transaction on its way: the next tables, and what goes with them.
 struct Draft {
@@ -44,6 +44,7 @@ impl Engine {
             Op::LinkChange(spec) => change_link(state.host.as_mut(), draft, spec),
             Op::LinkDel { name } => delete_link(draft, name),
             Op::StateAdd(spec) | Op::StateUpdate(spec) => {
+                check_carriage(spec)?;
                 apply(state, draft, op)?;
                 learn_route(state.host.as_mut(), &mut draft.tables, spec);
                 Ok(())
@@ -204,6 +205,17 @@ fn delete_link(draft: &mut Draft, name: &str) -> Result<(), Refusal> {
         None => draft.removed.push(id),
     }
     Ok(())
+}
+
+/// The tables hold any encapsulation; what no socket here carries is refused by name.
+fn check_carriage(spec: &StateSpec) -> Result<(), Refusal> {
+    match spec.encap.map(|e| e.kind) {
+        None | Some(EncapKind::EspInUdp) => Ok(()),
+        Some(kind) => {
+            let text = format!("uvti: encap {}: not supported in userspace, only espinudp", kind.name());
+            Err(Refusal::message(Errno::NotSupported, text))
+        }
+    }
 }
 
 /// The route is asked for before the SA is published: a packet never waits for it.

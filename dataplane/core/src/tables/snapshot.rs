@@ -4,9 +4,7 @@ use super::{Devices, Errno, Op, Policies, Refusal, Shards, States};
 use crate::device::{Device, DeviceId};
 use crate::esp::Crypter;
 use crate::route::{Answer, RouteKey};
-use crate::xfrm::{
-    Direction, EncapKind, Level, Mode, PolicyId, PolicySpec, Proto, Runtime, Sa, SaId, StateSpec,
-};
+use crate::xfrm::{Direction, Level, Mode, PolicyId, PolicySpec, Proto, Runtime, Sa, SaId, StateSpec};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
@@ -163,10 +161,6 @@ impl Snapshot {
 fn check_state(spec: &StateSpec) -> Result<(), Refusal> {
     if spec.proto != Proto::Esp {
         let text = format!("uvti: proto {}: not supported in userspace, only esp", spec.proto.name());
-        return Err(Refusal::message(Errno::NotSupported, text));
-    }
-    if let Some(kind) = spec.encap.map(|e| e.kind).filter(|k| *k != EncapKind::EspInUdp) {
-        let text = format!("uvti: encap {}: not supported in userspace, only espinudp", kind.name());
         return Err(Refusal::message(Errno::NotSupported, text));
     }
     if spec.src.is_ipv4() != spec.dst.is_ipv4() {
