@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use uvti_dataplane::worker::tamper::{Honest, Tamper};
 
 /// The Linux kernel's IPsec VTI as a userspace dataplane that counts every drop by its exact reason.
 #[derive(Debug, Parser)]
@@ -62,10 +63,16 @@ enum Command {
 
 /// The program. Exit status 0 is success, 1 a failure, 2 a refusal or wrong usage, 255 iproute2's wrong argument.
 pub fn main() -> ExitCode {
+    main_with(|| Honest)
+}
+
+/// The program with a fault planted in the workers of `uvti run`: for tests that must see `uvti check` fail.
+#[doc(hidden)]
+pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
     let cli = Cli::parse();
     let control = cli.control.as_deref();
     match cli.command {
-        Command::Run(args) => finish(run::run(&args, control)),
+        Command::Run(args) => finish(run::run(&args, control, tamper)),
         Command::Ip { words } => {
             let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
             let code = ip::run(&words, control, &mut out, &mut err);

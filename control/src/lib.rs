@@ -11,4 +11,4 @@ pub mod server;
 mod service;
 mod views;
 
-pub use cli::main;
+pub use cli::{main, main_with};

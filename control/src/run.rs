@@ -21,7 +21,7 @@ use uvti_dataplane::engine::{Config, Engine, SystemHost};
 use uvti_dataplane::host::netlink::Events;
 use uvti_dataplane::io::Underlay;
 use uvti_dataplane::io::underlay::SocketUnderlay;
-use uvti_dataplane::worker::tamper::Honest;
+use uvti_dataplane::worker::tamper::Tamper;
 
 /// How the dataplane runs.
 #[derive(Debug, clap::Args)]
@@ -58,7 +58,11 @@ enum Carrier {
 }
 
 /// `uvti run`.
-pub(crate) fn run(args: &Args, control: Option<&Path>) -> anyhow::Result<ExitCode> {
+pub(crate) fn run<T: Tamper>(
+    args: &Args,
+    control: Option<&Path>,
+    tamper: fn() -> T,
+) -> anyhow::Result<ExitCode> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     // The only backends yet; both flags are there so that scripts can name them.
@@ -74,7 +78,7 @@ pub(crate) fn run(args: &Args, control: Option<&Path>) -> anyhow::Result<ExitCod
     }?;
     let text = args.batch.as_deref().map(read).transpose()?;
     let events = Events::subscribe().context("cannot follow the host's routes")?;
-    let engine = start(args)?;
+    let engine = start(args, tamper)?;
     let service = Arc::new(Service(engine.clone()));
     if let (Some(file), Some(text)) = (&args.batch, &text)
         && let Err(code) = load(&service, &file.display().to_string(), text)
@@ -88,7 +92,7 @@ pub(crate) fn run(args: &Args, control: Option<&Path>) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-fn start(args: &Args) -> anyhow::Result<Arc<Engine>> {
+fn start<T: Tamper>(args: &Args, tamper: fn() -> T) -> anyhow::Result<Arc<Engine>> {
     let workers = args.workers.unwrap_or_else(|| {
         thread::available_parallelism().map_or(1, |n| n.get().min(usize::from(u16::MAX)) as u16)
     });
@@ -100,7 +104,7 @@ fn start(args: &Args) -> anyhow::Result<Arc<Engine>> {
         .collect::<std::io::Result<Vec<_>>>()
         .context("cannot open raw sockets: root or CAP_NET_RAW is needed")?;
     let config = Config { workers, keep_devices: args.keep_devices };
-    Ok(Engine::start(config, Box::new(host), underlays, || Honest)?)
+    Ok(Engine::start(config, Box::new(host), underlays, tamper)?)
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {

@@ -63,11 +63,12 @@ impl Lab {
 
     /// Starts a dataplane and waits until it is ready.
     fn start(&self, args: &[&str]) -> Dataplane {
-        let spawn = || {
-            let mut command = Command::new(UVTI);
-            command.arg("run").args(args).stdout(Stdio::piped());
-            Ok(command.spawn()?)
-        };
+        self.start_as(Command::new(UVTI), args)
+    }
+
+    fn start_as(&self, mut program: Command, args: &[&str]) -> Dataplane {
+        program.arg("run").args(args).stdout(Stdio::piped());
+        let spawn = || Ok(program.spawn()?);
         let mut child = self.namespace.run(spawn).unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -212,4 +213,57 @@ fn a_crash_leaves_the_device_and_the_next_one_takes_it_over() {
     assert!(lab.uvti(&["ip", "link", "show", "dev", "vti0"]).out.contains("<POINTOPOINT,NOARP,UP,LOWER_UP>"));
     assert!(again.stop());
     assert!(routes().contains("dev vti0"), "--keep-devices");
+}
+
+#[test]
+fn check_names_the_place_of_a_planted_loss() {
+    let Some(lab) = Lab::new("check_names_the_place_of_a_planted_loss") else { return };
+    // SAs enough that some live on the worker that does not read the device.
+    let mut lines = vec![LINK.to_owned()];
+    for i in 0..4 {
+        lines.push(
+            STATE.replace("0x100", &format!("0x100{i}")).replace("reqid 1", &format!("reqid {}", i + 1)),
+        );
+        let reqid = format!("reqid {}", i + 1);
+        lines.push(
+            POLICY.replace("add dir", &format!("add dst 10.2.{i}.0/24 dir")).replace("reqid 1", &reqid),
+        );
+    }
+    lines.extend(
+        ["addr add 10.9.0.1/24 dev vti0", "link set vti0 up", "route add 10.2.0.0/16 dev vti0"]
+            .map(String::from),
+    );
+    let file = lab.file(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+    let cases = [
+        ("", "every packet is accounted for"),
+        ("lose-after-decision", "vti0 tx worker"),
+        ("skip-a-segment", "vti0 tx worker 0: 1 packets unaccounted for"),
+        ("count-twice", "vti0 tx worker"),
+        ("lose-a-hop", "hops tx: 1 packets unaccounted for"),
+    ];
+    for (mutant, names) in cases {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_uvti-mutant"));
+        program.env("UVTI_MUTANT", mutant);
+        let running = lab.start_as(program, &["--workers", "2", "--batch", &file]);
+        let send = || {
+            let socket = std::net::UdpSocket::bind("10.9.0.1:0")?;
+            for i in 0..40 {
+                // The host may refuse one by an earlier error on the socket; what counts is what reaches the device.
+                let _ = socket.send_to(b"probe", format!("10.2.{}.5:9", i % 4));
+            }
+            Ok(())
+        };
+        lab.namespace.run(send).unwrap();
+        let read = || {
+            let said = lab.uvti(&["stat", "-j"]);
+            let totals: serde_json::Value = serde_json::from_str(&said.out).ok()?;
+            (totals["devices"][0]["stats"]["tx_packets"].as_u64()? >= 38).then_some(())
+        };
+        uvti_tests::wait::until(std::time::Duration::from_secs(10), read)
+            .expect("the packets have been read");
+        let said = lab.uvti(&["check"]);
+        assert_eq!(said.code, i32::from(!mutant.is_empty()), "{mutant}: {}", said.out);
+        assert!(said.out.contains(names), "{mutant}: {}", said.out);
+        assert!(running.stop(), "{mutant}");
+    }
 }
