@@ -14,7 +14,10 @@ use uvti_core::vti::{Drop, TxSlot, TxVerdict, icmp};
 /// An inner packet that is on its way, in one outer packet or in fragments.
 pub(super) struct Sent {
     len: usize,
+    /// Pieces handed to the network.
     pieces: usize,
+    /// Whether that is all of them: without a buffer for one, the packet counts as not sent.
+    whole: bool,
 }
 
 impl<T: Tamper> Worker<T> {
@@ -82,8 +85,8 @@ impl<T: Tamper> Worker<T> {
         match slot.verdict {
             TxVerdict::Send { path_mtu, ref sa } => {
                 let mark = sa.spec.output_mark.value & sa.spec.output_mark.mask;
-                let pieces = self.push_outgoing(slot.buf, path_mtu as usize, mark);
-                self.scratch.sent.push(Sent { len: slot.len, pieces });
+                let (pieces, whole) = self.push_outgoing(slot.buf, path_mtu as usize, mark);
+                self.scratch.sent.push(Sent { len: slot.len, pieces, whole });
             }
             TxVerdict::Hop(home) => match self.scratch.hops.get_mut(usize::from(home)) {
                 Some(bufs) => bufs.push(slot.buf),
@@ -109,19 +112,22 @@ impl<T: Tamper> Worker<T> {
         self.scratch.spent.push(buf);
     }
 
-    /// Queues an outer packet, in fragments if it is longer than the path's MTU and may be. Returns how many pieces.
-    fn push_outgoing(&mut self, buf: Buf, mtu: usize, mark: u32) -> usize {
+    /// Queues an outer packet, in fragments if it is longer than the path's MTU and may be. Returns how many
+    /// pieces were queued, and whether none is missing.
+    fn push_outgoing(&mut self, buf: Buf, mtu: usize, mark: u32) -> (usize, bool) {
         let may_fragment = buf.bytes().first().is_some_and(|b| b >> 4 == 4) && buf.bytes()[6] & 0x40 == 0;
         if buf.len() <= mtu || !may_fragment {
             self.scratch.outgoing.push(Outgoing { buf, mark, oif: 0 });
-            return 1;
+            return (1, true);
         }
-        let mut pieces = 0;
+        let (mut pieces, mut whole) = (0, true);
         let (pool, outgoing) = (&mut self.pool, &mut self.scratch.outgoing);
         fragment_ipv4(buf.bytes(), mtu, |header, payload| {
+            let Some(mut piece) = pool.take() else {
+                whole = false;
+                return;
+            };
             pieces += 1;
-            // Without a buffer this piece is missing: the packet then counts as not sent.
-            let Some(mut piece) = pool.take() else { return };
             let space = piece.space_mut();
             space[..IPV4_HEADER].copy_from_slice(header);
             space[IPV4_HEADER..IPV4_HEADER + payload.len()].copy_from_slice(payload);
@@ -129,12 +135,13 @@ impl<T: Tamper> Worker<T> {
             outgoing.push(Outgoing { buf: piece, mark, oif: 0 });
         });
         self.scratch.spent.push(buf);
-        pieces
+        (pieces, whole)
     }
 
     /// Hands everything queued to the network, and counts what became of it.
     fn send(&mut self, id: DeviceId) {
-        if self.scratch.outgoing.is_empty() {
+        // Not by what is queued: of a packet no piece may have found a buffer, and it must be counted.
+        if self.scratch.sent.is_empty() {
             return;
         }
         let outcomes = &mut self.scratch.outcomes;
@@ -143,12 +150,12 @@ impl<T: Tamper> Worker<T> {
         let mut at = 0;
         let (mut packets, mut bytes) = (0, 0);
         for i in 0..self.scratch.sent.len() {
-            let Sent { len, pieces } = self.scratch.sent[i];
+            let Sent { len, pieces, whole } = self.scratch.sent[i];
             let end = (at + pieces).min(self.scratch.outcomes.len());
             // A packet of which a piece is missing was not sent.
             let failed = self.scratch.outcomes[at..end].iter().find(|o| **o != Outcome::Sent).copied();
             match failed {
-                None if end - at == pieces => {
+                None if whole && end - at == pieces => {
                     packets += 1;
                     bytes += len as u64;
                 }
