@@ -137,14 +137,13 @@ impl Receiver {
             return Err(receive::admit(tables, outer, esp).err().unwrap_or(Reason::RxShort.into()));
         };
         let arrival = Arrival { src: outer.src, dst: outer.dst, udp: outer.udp, spi };
-        let (hash, found) = self.known.find(&arrival);
-        match found {
+        match self.known.find(&arrival) {
             Some(place) if self.known.get(place).is_some_and(|known| known.sa.run.alive()) => {
                 Ok((place, seq))
             }
             stale => {
                 let Admitted { device, sa, .. } = receive::admit(tables, outer, esp)?;
-                Ok((self.known.put(hash, arrival, Known { device, sa }, stale), seq))
+                Ok((self.known.put(arrival, Known { device, sa }, stale), seq))
             }
         }
     }
@@ -185,11 +184,11 @@ fn deliver(
     let inner = inner_packet(sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
     let key = (device.id, sa.number, inner.flow);
     let policy = match passed.find(&key) {
-        (_, Some(place)) => passed.get(place),
-        (hash, None) => {
+        Some(place) => passed.get(place),
+        None => {
             let policy = receive::check_inner(tables, device, sa, &inner.flow);
             let policy = policy.map_err(|(reason, policy)| (reason, policy.cloned()))?.clone();
-            let place = passed.put(hash, key, policy, None);
+            let place = passed.put(key, policy, None);
             passed.get(place)
         }
     };

@@ -143,13 +143,12 @@ impl Transmitter {
     #[inline]
     fn fate(&mut self, tables: &Snapshot, device: &Device, flow: &Flow) -> usize {
         let key = (device.id, *flow);
-        let (hash, found) = self.flows.find(&key);
-        match found {
+        match self.flows.find(&key) {
             Some(place) if self.flows.get(place).is_some_and(|fate| self.holds(fate)) => place,
             stale => {
                 let result = transmit::decide(tables, device, flow);
                 let fate = Fate { result, deaths: self.deaths, lane: (self.burst, usize::MAX) };
-                self.flows.put(hash, key, fate, stale)
+                self.flows.put(key, fate, stale)
             }
         }
     }
