@@ -2,7 +2,7 @@
 
 use crate::client::{Client, ClientError};
 use crate::protocol::Namespace;
-use crate::{demo, ip, run, views};
+use crate::{demo, inject, ip, run, views};
 use clap::{Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -57,6 +57,8 @@ enum Command {
         #[arg(short, long)]
         json: bool,
     },
+    /// Plant a fault in a running dataplane, to see what it makes the counters show.
+    Inject(inject::Args),
     /// Show it all: two namespaces, a tunnel, traffic, and one drop of each kind beside the kernel's counters.
     Demo(demo::Args),
 }
@@ -84,6 +86,7 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
         Command::XfrmStat => finish(ask(control, views::xfrm_stat)),
         Command::Reasons { json } => finish(print(&views::reasons(json))),
         Command::Check { json } => finish(ask(control, |c| views::check(c, json))),
+        Command::Inject(args) => finish(inject::run(args, control)),
         Command::Demo(args) => finish(demo::run(&args)),
     }
 }
@@ -98,7 +101,7 @@ fn ask(
 }
 
 /// A closed pipe (`| head`) is not an error.
-fn print(text: &str) -> anyhow::Result<ExitCode> {
+pub(crate) fn print(text: &str) -> anyhow::Result<ExitCode> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
         _ => Ok(ExitCode::SUCCESS),

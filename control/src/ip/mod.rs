@@ -16,3 +16,4 @@ mod words;
 
 pub use execute::{run, run_with};
 pub use words::Fail;
+pub(crate) use words::number;
