@@ -10,13 +10,15 @@ use std::process::ExitCode;
 use uvti_core::xfrm::Spi;
 use uvti_dataplane::inject::Fault;
 
-/// A fault changes a table, a packet, a route, the clock or a socket of a running dataplane, never a counter: what the
-/// counters then show is what they show of a real fault. `uvti run --allow-inject` must have been started. What a
-/// fault has changed is logged, listed by `uvti inject list`, and taken back by `uvti inject clear`.
-///
-/// Of each fault the help says what it makes a kernel VTI count, and uvti with it; `rx: E+D` is rx_errors and
-/// rx_dropped.
+const ABOUT: &str = "\
+A fault changes a table, a packet, a route, the clock or a socket of a running dataplane, never a counter: what the \
+counters then show is what they show of a real one. Behind each fault stands what it makes a kernel VTI count for a \
+packet, and uvti with it; after `SA`, under `stats:` of `ip -s xfrm state`. `uvti run --allow-inject` must have been \
+started. What a fault has changed is logged, listed by `uvti inject list`, and taken back by `uvti inject clear`.";
+
+/// The faults, and what is done with them.
 #[derive(Debug, clap::Args)]
+#[command(after_help = ABOUT)]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
@@ -24,24 +26,26 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Remove an SA. tx: carrier, XfrmOutNoStates; rx: E+D, XfrmInNoStates.
+    /// Remove an SA. tx: errors, carrier, XfrmOutNoStates; rx: errors, dropped, XfrmInNoStates.
     DropSa(State),
-    /// Put an SA into transport mode. tx: carrier, XfrmOutNoStates; rx: E+D, XfrmInStateModeError.
+    /// Put an SA into transport mode. tx: errors, carrier, XfrmOutNoStates; rx: errors, dropped, XfrmInStateModeError.
     WrongMode(State),
-    /// Let an SA reach its hard limit. tx: aborted, XfrmOutStateExpired, then as drop-sa; rx: XfrmInStateExpired.
+    /// Let an SA reach its hard limit. tx: errors, aborted, XfrmOutStateExpired; rx: errors, dropped,
+    /// XfrmInStateExpired; then as drop-sa.
     Expire(State),
-    /// Flip a bit of the ICV of the next N received packets. rx: E+D, XfrmInStateProtoError, SA failed.
+    /// Flip a bit of the ICV of the next N received packets. rx: errors, dropped, XfrmInStateProtoError, SA failed.
     Icv(Packets),
-    /// Let the next N received packets carry sequence number 1. rx: E+D, XfrmInStateSeqError, SA replay-window.
+    /// Let the next N received packets carry sequence number 1. rx: errors, dropped, XfrmInStateSeqError,
+    /// SA replay-window.
     ///
     /// A number left of the window or seen in it. Without a replay window, with ESN, or while 1 is still to come,
     /// it is the ICV that does not fit: XfrmInStateProtoError.
     OldSeq(Packets),
-    /// Let the next N received packets arrive twice. rx, the second: E+D, XfrmInStateSeqError, SA replay.
+    /// Let the next N received packets arrive twice. rx, the second: errors, dropped, XfrmInStateSeqError, SA replay.
     ///
     /// Without a replay window both are received, as by a kernel.
     Duplicate(Packets),
-    /// Cut the next N received packets. rx: E+D, XfrmInStateProtoError; below 8 bytes XfrmInHdrError.
+    /// Cut the next N received packets. rx: errors, dropped, XfrmInStateProtoError (below 8 bytes XfrmInHdrError).
     Truncate {
         #[command(flatten)]
         packets: Packets,
@@ -49,11 +53,11 @@ enum What {
         #[arg(long, default_value_t = 24, value_name = "BYTES")]
         to: usize,
     },
-    /// Route a tunnel's far end into its own device. tx: collisions.
+    /// Route a tunnel's far end into its own device. tx: errors, collisions.
     LoopRoute(Tunnel),
-    /// Have no route to a tunnel's far end. tx: carrier, XfrmOutBundleGenError.
+    /// Have no route to a tunnel's far end. tx: errors, carrier, XfrmOutBundleGenError.
     NoRoute(Tunnel),
-    /// Give the route to a tunnel's far end a smaller MTU. tx of what is too big with DF: tx_errors, frag-needed.
+    /// Give the route to a tunnel's far end a smaller MTU. tx of what is too big with DF: errors, and ICMP frag-needed.
     SmallMtu {
         /// MTU of the route, bytes.
         #[arg(value_parser = clap::value_parser!(u32).range(68..=65535))]
@@ -61,13 +65,13 @@ enum What {
         #[command(flatten)]
         tunnel: Tunnel,
     },
-    /// Let the socket answer ENOBUFS to the next N outer packets. tx: tx_packets and one byte each, as sent.
+    /// Let the socket answer ENOBUFS to the next N outer packets. tx: packets, and one byte each; no error.
     FullQueue {
         /// How many.
         #[arg(value_parser = clap::value_parser!(u64).range(1..))]
         n: u64,
     },
-    /// Set the clock by which SAs age ahead. What it ends is removed: as drop-sa, without an XfrmOutStateExpired.
+    /// Set the clock by which SAs age ahead. What that ends is removed and counts as drop-sa, never as expired.
     Clock {
         /// `+SECONDS`.
         #[arg(value_parser = ahead)]
