@@ -45,6 +45,12 @@ enum Command {
     /// The XFRM counters, in the form of /proc/net/xfrm_stat.
     #[command(name = "xfrm_stat", alias = "xfrm-stat")]
     XfrmStat,
+    /// Files of /proc as a kernel VTI would fill them.
+    Proc {
+        /// Which.
+        #[arg(value_enum)]
+        file: views::ProcFile,
+    },
     /// The table of drop reasons: what a kernel VTI counts, what the sender is told, what to look at.
     Reasons {
         /// As JSON.
@@ -84,6 +90,7 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
         Command::Reload { file } => finish(run::reload(&file, control)),
         Command::Stat { json } => finish(ask(control, |c| views::stat(c, json))),
         Command::XfrmStat => finish(ask(control, views::xfrm_stat)),
+        Command::Proc { file } => finish(ask(control, |c| views::proc(c, file))),
         Command::Reasons { json } => finish(print(&views::reasons(json))),
         Command::Check { json } => finish(ask(control, |c| views::check(c, json))),
         Command::Inject(args) => finish(inject::run(args, control)),

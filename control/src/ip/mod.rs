@@ -4,6 +4,7 @@
 
 pub mod batch;
 pub mod difference;
+mod dsfield;
 mod execute;
 mod lines;
 mod listing;

@@ -93,6 +93,7 @@ pub(crate) fn link() -> LinkSpec {
         dev: None,
         fwmark: 0,
         mtu: None,
+        header: Default::default(),
     }
 }
 
