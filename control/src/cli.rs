@@ -36,6 +36,12 @@ enum Command {
         /// The file, as for `uvti run --batch`.
         file: PathBuf,
     },
+    /// Print what uvti owns as a batch of `ip` lines that makes it again, keys included.
+    ///
+    /// Links, states with their sequence numbers, policies with their indices, default policies. Addresses, routes and
+    /// link state are the system's. What `ip` has no words for is left out: which packets inside a replay window have
+    /// been seen, and what an SA has used of its limits.
+    Save,
     /// Drops by device and reason.
     Stat {
         /// As JSON.
@@ -88,6 +94,7 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
             ExitCode::from(code)
         }
         Command::Reload { file } => finish(run::reload(&file, control)),
+        Command::Save => finish(ask(control, views::save)),
         Command::Stat { json } => finish(ask(control, |c| views::stat(c, json))),
         Command::XfrmStat => finish(ask(control, views::xfrm_stat)),
         Command::Proc { file } => finish(ask(control, |c| views::proc(c, file))),

@@ -72,6 +72,13 @@ pub(crate) fn stat(client: &mut Client, json: bool) -> Result<(String, bool), Cl
     Ok((text, true))
 }
 
+/// `uvti save`.
+pub(crate) fn save(client: &mut Client) -> Result<(String, bool), ClientError> {
+    let (links, states) = (client.links()?, client.states()?);
+    let (policies, defaults) = (client.policies()?, client.defaults()?);
+    Ok((crate::ip::save::save(&links, &states, &policies, defaults), true))
+}
+
 /// `uvti xfrm_stat`. kernel: net/xfrm/xfrm_proc.c xfrm_statistics_seq_show()
 pub(crate) fn xfrm_stat(client: &mut Client) -> Result<(String, bool), ClientError> {
     let Response::XfrmStat(counters) = client.ask(&Request::XfrmStat)? else {

@@ -11,6 +11,7 @@ mod listing;
 mod merge;
 mod names;
 pub mod parse;
+pub mod save;
 pub mod show;
 pub mod system;
 mod words;
