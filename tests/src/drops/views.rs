@@ -149,6 +149,35 @@ const VIEWS: &[&str] = &[
     "xfrm policy count",
     "-s xfrm policy count",
     "xfrm policy getdefault",
+    "-4 xfrm state",
+    "-6 xfrm state",
+    "-6 -s xfrm policy",
+    "xfrm state list src 198.51.100.2 proto esp",
+    "xfrm state list dst 198.51.100.2 spi 0x101",
+    "xfrm state list reqid 2",
+    "xfrm state list mode transport",
+    "xfrm state get dst 198.51.100.1 proto esp spi 0x200",
+    "-s xfrm state get src 198.51.100.2 dst 198.51.100.1 proto esp spi 0x200",
+    "xfrm policy list dir fwd",
+    "xfrm policy list src 10.7.0.0/16",
+    "xfrm policy list action block",
+    "xfrm policy list priority 9",
+    "xfrm policy get dir out mark 1 src 0.0.0.0/0 dst 0.0.0.0/0",
+    "-s xfrm policy get index 18 dir fwd",
+];
+
+/// Changes by filters and of defaults, and what is left.
+const CHANGES: &[(&str, &str)] = &[
+    ("xfrm policy setdefault in block fwd block", "xfrm policy getdefault"),
+    ("xfrm policy setdefault fwd accept", "xfrm policy getdefault"),
+    ("xfrm policy deleteall dir in", "xfrm policy"),
+    ("xfrm policy deleteall priority 9", "xfrm policy count"),
+    ("xfrm state deleteall src 198.51.100.2", "xfrm state"),
+    ("xfrm state deleteall reqid 9", "xfrm state count"),
+    ("-6 xfrm state deleteall", "xfrm state count"),
+    ("xfrm state flush proto ah", "xfrm state count"),
+    ("xfrm state flush proto esp", "xfrm state count"),
+    ("xfrm policy flush", "-s xfrm policy count"),
 ];
 
 /// The engines one after the other: a namespace each, and a clock that differs by a moment.
@@ -206,6 +235,11 @@ fn shown(engine: &Engine) -> Result<Vec<(String, String)>> {
     }
     for words in ["tunnel show", "-6 tunnel show", "-6 -s tunnel show"] {
         all.push(ask(words)?);
+    }
+    for (change, view) in CHANGES {
+        let (_, said) = ask(change)?;
+        let (_, left) = ask(view)?;
+        all.push((format!("ip {change}"), said + &left));
     }
     Ok(all)
 }
