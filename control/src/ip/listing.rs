@@ -59,10 +59,8 @@ fn merged(session: &Session<'_>, which: &Which, links: &[LinkInfo], system: &Out
     let options = session.options;
     let style =
         show::link::Style { stats: options.stats, details: options.details, oneline: options.oneline };
-    let host = |link: &LinkInfo| match options.details && !options.brief {
-        true => host_detail(session, link),
-        false => HostDetail::default(),
-    };
+    let told = host_details(session, which);
+    let host = |link: &LinkInfo| host_detail(&told, link);
     if !options.json {
         let text = |link: &LinkInfo| match options.brief {
             true => show::link::brief(link),
@@ -85,12 +83,21 @@ fn merged(session: &Session<'_>, which: &Which, links: &[LinkInfo], system: &Out
     Ok(if options.pretty { merge::pretty(&all) } else { all.to_string() } + "\n")
 }
 
-/// The system knows how it makes IPv6 addresses of the TUN, in whatever namespace that is.
-fn host_detail(session: &Session<'_>, link: &LinkInfo) -> HostDetail {
-    let words = ["-json", "link", "show", "dev", &link.spec.name].map(str::to_owned);
+/// What the system knows of the TUNs, in whatever namespace they are: asked once, by `-d` alone.
+fn host_details(session: &Session<'_>, which: &Which) -> Vec<Value> {
+    if !session.options.details || session.options.brief {
+        return Vec::new();
+    }
+    let named = which.name.iter().flat_map(|name| ["dev".to_owned(), name.clone()]);
+    let words: Vec<String> = ["-json", "link", "show"].map(str::to_owned).into_iter().chain(named).collect();
     let told = session.system.capture(&session.with_options(&words));
-    let value: Value = told.and_then(|t| serde_json::from_str(&t.out).ok()).unwrap_or_default();
-    HostDetail { addr_gen_mode: value[0]["inet6_addr_gen_mode"].as_str().map(str::to_owned) }
+    told.and_then(|told| serde_json::from_str(&told.out).ok()).unwrap_or_default()
+}
+
+fn host_detail(told: &[Value], link: &LinkInfo) -> HostDetail {
+    let name = link.spec.name.as_str();
+    let tun = told.iter().find(|tun| tun["ifname"] == name);
+    HostDetail { addr_gen_mode: tun.and_then(|t| t["inet6_addr_gen_mode"].as_str()).map(str::to_owned) }
 }
 
 fn ours<T>(which: &Which, links: &[LinkInfo], show: impl Fn(&LinkInfo) -> T) -> Vec<Ours<T>> {

@@ -235,6 +235,9 @@ fn faults_of_packets_and_tables_when_receiving() {
     receiving(Fault::DropSa { dst, spi }, 5, &[("XfrmInNoStates", 5)]);
     // rx_sa_transport
     receiving(Fault::WrongMode { dst, spi }, 5, &[("XfrmInStateModeError", 5)]);
+    // rx_expire_packets: one finds the limit, the others no SA.
+    let expired = &[("XfrmInNoStates", 4), ("XfrmInStateExpired", 1)];
+    receiving(Fault::Expire { dst, spi }, 5, expired);
     // rx_bad_icv
     let all = Some(spi);
     receiving(Fault::Icv { n: 9, spi: all }, 5, &[("XfrmInStateProtoError", 5)]);
