@@ -3,6 +3,7 @@
 mod cli;
 pub mod client;
 mod demo;
+mod inject;
 pub mod ip;
 mod notify;
 pub mod protocol;

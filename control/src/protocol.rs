@@ -12,6 +12,7 @@ use uvti_core::device::LinkInfo;
 use uvti_core::reason::{LinkStats, Mib};
 use uvti_core::tables::{Op, Refusal};
 use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo};
+use uvti_dataplane::inject::{Fault, Injected};
 
 /// Longest message, bytes.
 pub const MAX_MESSAGE: usize = 16 << 20;
@@ -54,6 +55,12 @@ pub enum Request {
         /// Its name, for error messages.
         file: String,
     },
+    /// Inject a fault. Answered by [`Response::Injected`].
+    Inject(Fault),
+    /// The faults in force. Answered by [`Response::Injected`].
+    Injected,
+    /// Take back the fault of this number, or all. Answered by [`Response::Cleared`].
+    InjectClear(Option<u32>),
 }
 
 /// The answer to a [`Request`].
@@ -86,6 +93,10 @@ pub enum Response {
     Check(CheckReport),
     /// To `Reload`.
     Reloaded(Reloaded),
+    /// To `Inject` and `Injected`.
+    Injected(Vec<Injected>),
+    /// To `InjectClear`: what was done, a line a fault.
+    Cleared(Vec<String>),
     /// The request was not understood or could not be answered.
     Error(String),
 }
