@@ -12,7 +12,7 @@ mod names;
 pub mod parse;
 pub mod show;
 pub mod system;
-mod words;
+pub(crate) mod words;
 
 pub use execute::{run, run_with};
 pub use words::Fail;
