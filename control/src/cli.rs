@@ -2,7 +2,7 @@
 
 use crate::client::{Client, ClientError};
 use crate::protocol::Namespace;
-use crate::{demo, inject, ip, run, views};
+use crate::{demo, explain, inject, ip, run, views};
 use clap::{Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -71,6 +71,9 @@ enum Command {
     },
     /// Plant a fault in a running dataplane, to see what it makes the counters show.
     Inject(inject::Args),
+    /// What would become of a packet, check by check, and what would repair it: 0 it passes, 1 it is dropped, 2 nobody
+    /// can tell.
+    Explain(explain::Args),
     /// Show it all: two namespaces, a tunnel, traffic, and one drop of each kind beside the kernel's counters.
     Demo(demo::Args),
 }
@@ -101,6 +104,7 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
         Command::Reasons { json } => finish(print(&views::reasons(json))),
         Command::Check { json } => finish(ask(control, |c| views::check(c, json))),
         Command::Inject(args) => finish(inject::run(args, control)),
+        Command::Explain(args) => explain::run(&args, control),
         Command::Demo(args) => finish(demo::run(&args)),
     }
 }

@@ -3,6 +3,7 @@
 mod cli;
 pub mod client;
 mod demo;
+pub mod explain;
 mod inject;
 pub mod ip;
 mod notify;

@@ -3,6 +3,7 @@
 //! One JSON message a line each way, at most [`MAX_MESSAGE`] bytes. The socket is `<netns inode>.sock` in
 //! `/run/uvti`, or in `$XDG_RUNTIME_DIR/uvti` for a user who may not write there.
 
+use crate::explain::Query;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, Read, Write};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use uvti_core::device::LinkInfo;
 use uvti_core::reason::{LinkStats, Mib};
 use uvti_core::tables::{Op, Refusal};
+use uvti_core::vti::explain::Explanation;
 use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo};
 use uvti_dataplane::inject::{Fault, Injected};
 
@@ -46,6 +48,8 @@ pub enum Request {
     XfrmStat,
     /// Does every packet add up?
     Check,
+    /// What would become of a packet, and why.
+    Explain(Query),
     /// Look at the host's links and routes now: a command of the system's `ip` has just changed them.
     Refresh,
     /// Replace the configuration by that of a batch file.
@@ -91,6 +95,8 @@ pub enum Response {
     XfrmStat(Vec<(Mib, u64)>),
     /// To `Check`.
     Check(CheckReport),
+    /// To `Explain`.
+    Explained(Box<Explanation>),
     /// To `Reload`.
     Reloaded(Reloaded),
     /// To `Inject` and `Injected`.

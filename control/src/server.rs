@@ -1,5 +1,6 @@
 //! The dataplane's side of the control socket.
 
+use crate::explain::Query;
 use crate::protocol::{
     CheckReport, Counts, MessageError, Rejected, Reloaded, Request, Response, Totals, read_message,
     runtime_dir, socket_paths, write_message,
@@ -16,6 +17,7 @@ use std::time::Duration;
 use uvti_core::device::LinkInfo;
 use uvti_core::reason::Mib;
 use uvti_core::tables::Op;
+use uvti_core::vti::explain::Explanation;
 use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo};
 use uvti_dataplane::inject::{InjectError, Injector};
 
@@ -49,6 +51,8 @@ pub trait Dataplane: Send + Sync {
     fn xfrm_stat(&self) -> Vec<(Mib, u64)>;
     /// Does every packet add up?
     fn check(&self) -> CheckReport;
+    /// What would become of a packet, or why that cannot be said.
+    fn explain(&self, query: &Query) -> Result<Explanation, String>;
     /// Looks at the host's links and routes now.
     fn refresh(&self);
     /// Replaces the configuration by that of a batch file.
@@ -266,6 +270,10 @@ fn answer(dataplane: &dyn Dataplane, request: Request) -> Response {
             dataplane.refresh();
             Response::Done
         }
+        Request::Explain(query) => match dataplane.explain(&query) {
+            Ok(explanation) => Response::Explained(Box::new(explanation)),
+            Err(text) => Response::Error(text),
+        },
         Request::Check => Response::Check(dataplane.check()),
         Request::Reload { text, file } => Response::Reloaded(dataplane.reload(&text, &file)),
         Request::Inject(_) | Request::Injected | Request::InjectClear(_) => match dataplane.injector() {

@@ -1,5 +1,6 @@
 //! The engine behind the control socket.
 
+use crate::explain::{self, Query};
 use crate::ip::parse::Names;
 use crate::ip::{batch, difference};
 use crate::protocol::{CheckReport, CheckRow, Counts, DeviceTotals, Rejected, Reloaded, Totals};
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use uvti_core::device::{LinkInfo, LinkKind, LinkSpec};
 use uvti_core::reason::{Mib, Reason};
 use uvti_core::tables::Op;
+use uvti_core::vti::explain::Explanation;
 use uvti_core::xfrm::{Action, Direction, PolicyId, PolicyInfo, SaId, StateInfo};
 use uvti_dataplane::account::Cells;
 use uvti_dataplane::engine::{Engine, Identity, Totals as EngineTotals};
@@ -105,6 +107,10 @@ impl Dataplane for Service {
                 CheckReport { rows: vec![row] }
             }
         }
+    }
+
+    fn explain(&self, query: &Query) -> Result<Explanation, String> {
+        explain::answer(&self.0.tables(), query)
     }
 
     fn refresh(&self) {

@@ -14,7 +14,7 @@ pub mod parse;
 pub mod save;
 pub mod show;
 pub mod system;
-mod words;
+pub(crate) mod words;
 
 pub use execute::{run, run_with};
 pub use words::Fail;

@@ -5,12 +5,14 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use uvti::explain::Query;
 use uvti::ip::system::{Output, System};
 use uvti::protocol::{CheckReport, Counts, Rejected, Reloaded, Totals};
 use uvti::server::{Dataplane, Server, wake};
 use uvti_core::device::{LinkInfo, LinkKind, LinkSpec};
 use uvti_core::reason::{LinkStats, Mib};
 use uvti_core::tables::{Context, Errno, Op, Policy, Refusal, Snapshot};
+use uvti_core::vti::explain::Explanation;
 use uvti_core::xfrm::{
     Action, AlgAead, Algorithms, Direction, Key, Level, PolicyId, PolicyInfo, PolicySpec, Proto, Sa, SaId,
     StateInfo, StateSpec, Template,
@@ -121,6 +123,9 @@ impl Lab {
 }
 
 impl Dataplane for Lab {
+    fn explain(&self, query: &Query) -> Result<Explanation, String> {
+        uvti::explain::answer(&self.tables().tables, query)
+    }
     /// There is no host to look at.
     fn refresh(&self) {}
     fn apply(&self, ops: &[Op]) -> Result<(), Rejected> {

@@ -11,7 +11,7 @@ mod tunnel;
 pub use options::Options;
 pub(crate) use policy::FLAGS as POLICY_FLAGS;
 pub use policy::PolicyMatch;
-pub(crate) use selector::protocol_name;
+pub(crate) use selector::{protocol_name, protocol_number};
 pub(crate) use state::{EXTRA_FLAGS, FLAGS as STATE_FLAGS};
 pub(crate) use tunnel::names_mode;
 

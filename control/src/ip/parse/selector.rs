@@ -156,12 +156,7 @@ fn protocol(words: &mut Words<'_>) -> Result<u8, Fail> {
     if word == "any" {
         return Ok(0);
     }
-    PROTOCOLS
-        .iter()
-        .find(|(_, name)| *name == word)
-        .map(|(number, _)| *number)
-        .or_else(|| number(word))
-        .ok_or_else(|| words.wrong("PROTO value is invalid"))
+    protocol_number(word).ok_or_else(|| words.wrong("PROTO value is invalid"))
 }
 
 const ICMP: u8 = 1;
@@ -172,6 +167,12 @@ const GRE: u8 = 47;
 const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
 const MOBILITY: u8 = 135;
+
+/// The number of an IP protocol, by its name in /etc/protocols or as a number.
+pub(crate) fn protocol_number(word: &str) -> Option<u8> {
+    let named = PROTOCOLS.iter().find(|(_, name)| *name == word);
+    named.map(|(number, _)| *number).or_else(|| number(word))
+}
 
 /// The name of an IP protocol in /etc/protocols, or its number.
 pub(crate) fn protocol_name(number: u8) -> String {

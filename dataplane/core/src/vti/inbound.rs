@@ -205,6 +205,20 @@ type Refusal = (Reason, Option<Arc<Policy>>);
 /// and before policies are asked. kernel: net/xfrm/xfrm_input.c xfrm_input()
 fn decrypt(sa: &Sa, buf: &mut Buf, seq: u32, now: u64) -> Result<NextHeader, Reason> {
     let run = &sa.run;
+    let seq = check_sa(sa, seq).inspect_err(|reason| {
+        if *reason == Reason::RxSaExpired {
+            run.kill();
+        }
+    })?;
+    let next_header = open(sa, buf, seq)?;
+    run.add_lost(run.window.advance(seq));
+    run.consume(1, buf.len() as u64, now);
+    Ok(next_header)
+}
+
+/// Whether the SA takes a packet with this low half of a number, before it is decrypted; the whole number.
+pub(super) fn check_sa(sa: &Sa, seq: u32) -> Result<u64, Reason> {
+    let run = &sa.run;
     let seq = run.window.check(seq).map_err(|e| match e {
         ReplayError::Zero => Reason::RxReplayZero,
         ReplayError::Old => Reason::RxReplayOld,
@@ -212,28 +226,34 @@ fn decrypt(sa: &Sa, buf: &mut Buf, seq: u32, now: u64) -> Result<NextHeader, Rea
     })?;
     let used = run.current();
     if sa.exhausted(used.packets, used.bytes) {
-        run.kill();
         return Err(Reason::RxSaExpired);
     }
     if sa.spec.mode != Mode::Tunnel {
         return Err(Reason::RxNotTunnelMode);
     }
+    Ok(seq)
+}
+
+/// Takes ESP off the packet in `buf`, whose whole number is `seq`.
+pub(super) fn open(sa: &Sa, buf: &mut Buf, seq: u64) -> Result<NextHeader, Reason> {
     let seq_hi = sa.spec.flags.has(StateFlags::ESN).then_some((seq >> 32) as u32);
-    let next_header = sa.crypter.open(buf, seq_hi).map_err(|e| match e {
+    sa.crypter.open(buf, seq_hi).map_err(|e| match e {
         OpenError::Truncated => Reason::RxTruncated,
         OpenError::BadIcv => Reason::RxBadIcv,
         OpenError::BadPadding => Reason::RxBadPadding,
         OpenError::Dummy => Reason::RxDummy,
-    })?;
-    run.add_lost(run.window.advance(seq));
-    run.consume(1, buf.len() as u64, now);
-    Ok(next_header)
+    })
 }
 
 /// The inner packet, freed of TFC padding, with congestion marked.
 ///
 /// kernel: net/xfrm/xfrm_input.c xfrm_inner_mode_input(), xfrm4_remove_tunnel_encap()
-fn inner_packet(sa: &Sa, buf: &mut Buf, outer: &Outer, next_header: NextHeader) -> Result<Inner, Reason> {
+pub(super) fn inner_packet(
+    sa: &Sa,
+    buf: &mut Buf,
+    outer: &Outer,
+    next_header: NextHeader,
+) -> Result<Inner, Reason> {
     let (version, header) = match next_header {
         NextHeader::IPV4 => (4, 20),
         NextHeader::IPV6 => (6, 40),

@@ -180,10 +180,8 @@ impl Transmitter {
         };
         if decision.sa.home != me {
             slot.verdict = TxVerdict::Hop(decision.sa.home);
-        } else if is_own_esp(tables, device, &inner, slot.buf.bytes()) {
-            slot.verdict = TxVerdict::Drop(Reason::TxOwnEsp.into());
-        } else if slot.len > decision.mtu as usize && inner.df {
-            slot.verdict = decision.refuse(Reason::TxTooBig, decision.mtu);
+        } else if let Err(drop) = check_packet(tables, device, decision, &inner, slot.buf.bytes()) {
+            slot.verdict = TxVerdict::Drop(drop);
         } else {
             if fate.lane.0 != self.burst || fate.lane.1 == usize::MAX {
                 fate.lane =
@@ -191,7 +189,7 @@ impl Transmitter {
             }
             if let Err(reason) = self.lanes[fate.lane.1].admit(slot.len as u64) {
                 self.deaths += u64::from(reason == Reason::TxSaExpired);
-                slot.verdict = decision.refuse(reason, 0);
+                slot.verdict = TxVerdict::Drop(decision.refuse(reason, 0));
             }
         }
     }
@@ -206,20 +204,20 @@ impl Transmitter {
         let sealed = match lane.numbers.as_mut().and_then(Iterator::next) {
             Some(seq) => {
                 decision.policy.touch(now);
-                encapsulate(decision, &mut slot.buf, &inner, seq)
+                encapsulate(decision, &mut slot.buf, &inner, seq, || lane.sa.run.next_ip_id())
             }
             None => Err(Reason::TxSeqOverflow),
         };
         slot.verdict = match sealed {
             Ok(()) => TxVerdict::Send { flow: slot.flow },
-            Err(reason) => decision.refuse(reason, 0),
+            Err(reason) => TxVerdict::Drop(decision.refuse(reason, 0)),
         };
     }
 }
 
 impl Decision {
-    fn refuse(&self, reason: Reason, mtu: u32) -> TxVerdict {
-        TxVerdict::Drop(Drop { reason, sa: Some(self.sa.clone()), policy: Some(self.policy.clone()), mtu })
+    pub(super) fn refuse(&self, reason: Reason, mtu: u32) -> Drop {
+        Drop { reason, sa: Some(self.sa.clone()), policy: Some(self.policy.clone()), mtu }
     }
 }
 
@@ -237,13 +235,12 @@ impl Lane {
 
     /// Lets a packet of `len` bytes through, unless the SA is at a limit or has no number left.
     fn admit(&mut self, len: u64) -> Result<(), Reason> {
-        if self.sa.exhausted(self.packets, self.bytes) {
-            self.sa.run.kill();
-            return Err(Reason::TxSaExpired);
-        }
-        if self.wanted() == self.available {
-            return Err(Reason::TxSeqOverflow);
-        }
+        let numbers = self.available - self.wanted();
+        check_sa(&self.sa, self.packets, self.bytes, numbers).inspect_err(|reason| {
+            if *reason == Reason::TxSaExpired {
+                self.sa.run.kill();
+            }
+        })?;
         self.packets += 1;
         self.bytes += len;
         Ok(())
@@ -267,11 +264,46 @@ impl Default for LaneHints {
 }
 
 fn dissect(slot: &mut TxSlot) {
-    match Inner::dissect(slot.buf.bytes()) {
+    match check_inner(slot.buf.bytes()) {
         Ok(inner) => slot.inner = Some(inner),
-        Err(NotIp::Runt) => slot.verdict = TxVerdict::Drop(Reason::TxRunt.into()),
-        Err(NotIp::Version) => slot.verdict = TxVerdict::Drop(Reason::TxNotIp.into()),
+        Err(reason) => slot.verdict = TxVerdict::Drop(reason.into()),
     }
+}
+
+/// Whether it is an IP packet.
+pub(super) fn check_inner(packet: &[u8]) -> Result<Inner, Reason> {
+    Inner::dissect(packet).map_err(|not| match not {
+        NotIp::Runt => Reason::TxRunt,
+        NotIp::Version => Reason::TxNotIp,
+    })
+}
+
+/// What forbids one packet of a flow that may pass: that it is this tunnel's own, or its size.
+pub(super) fn check_packet(
+    tables: &Snapshot,
+    device: &Device,
+    decision: &Decision,
+    inner: &Inner,
+    packet: &[u8],
+) -> Result<(), Drop> {
+    if is_own_esp(tables, device, inner, packet) {
+        return Err(Reason::TxOwnEsp.into());
+    }
+    if packet.len() > decision.mtu as usize && inner.df {
+        return Err(decision.refuse(Reason::TxTooBig, decision.mtu));
+    }
+    Ok(())
+}
+
+/// Whether an SA that has carried so much, and has so many numbers left, may carry one packet more.
+pub(super) fn check_sa(sa: &Sa, packets: u64, bytes: u64, numbers: u64) -> Result<(), Reason> {
+    if sa.exhausted(packets, bytes) {
+        return Err(Reason::TxSaExpired);
+    }
+    if numbers == 0 {
+        return Err(Reason::TxSeqOverflow);
+    }
+    Ok(())
 }
 
 /// The lane of an SA in this burst.
@@ -310,7 +342,13 @@ fn is_own_esp(tables: &Snapshot, device: &Device, inner: &Inner, packet: &[u8]) 
 /// ESP and outer header around the packet in `buf`.
 ///
 /// kernel: net/xfrm/xfrm_output.c xfrm4_tunnel_encap_add(), xfrm6_tunnel_encap_add()
-fn encapsulate(decision: &Decision, buf: &mut Buf, inner: &Inner, seq: u64) -> Result<(), Reason> {
+pub(super) fn encapsulate(
+    decision: &Decision,
+    buf: &mut Buf,
+    inner: &Inner,
+    seq: u64,
+    next_id: impl FnOnce() -> u16,
+) -> Result<(), Reason> {
     let sa = &decision.sa;
     let spec = &sa.spec;
     let next_header = match inner.flow.family() {
@@ -332,7 +370,7 @@ fn encapsulate(decision: &Decision, buf: &mut Buf, inner: &Inner, seq: u64) -> R
     let packet = PerPacket {
         tos: tos::encap(inner.tos, copy),
         df,
-        id: if df { 0 } else { sa.run.next_ip_id() },
+        id: if df { 0 } else { next_id() },
         flow_label: inner.flow_label,
     };
     decision.header.push(buf, packet).map_err(|_| Reason::TxNoRoom)

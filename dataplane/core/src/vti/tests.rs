@@ -1,6 +1,7 @@
 //! Decisions and passes, against what a kernel VTI was measured to do (Linux 6.1, one line a scenario).
 
 mod bursts;
+mod explain;
 mod receive;
 mod transmit;
 

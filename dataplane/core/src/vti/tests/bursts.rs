@@ -101,7 +101,7 @@ fn spoilt(spec: StateSpec) -> impl Strategy<Value = StateSpec> {
 
 /// Three SAs for output that replace each other, one of them only for some flows and perhaps all on several workers;
 /// a policy that blocks some flows, one that names an SPI.
-fn tx_labs() -> impl Strategy<Value = Lab> {
+pub(super) fn tx_labs() -> impl Strategy<Value = Lab> {
     let lab = Lab::vti();
     let named = |spi| StateSpec { spi: Spi(spi), ..lab.states[OUT].clone() };
     let sas = [SPI_OUT.0, 0x101, 0x102].map(|spi| spoilt(named(spi)));
@@ -123,7 +123,7 @@ fn tx_labs() -> impl Strategy<Value = Lab> {
     })
 }
 
-fn inner_packets() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn inner_packets() -> impl Strategy<Value = Vec<u8>> {
     let udp = (5000u16..5004, prop_oneof![28usize..400, 1400usize..1500], any::<bool>()).prop_map(
         |(port, len, df)| {
             let mut p = udp4("10.1.0.2", "10.2.0.5", 4000, port, len);
@@ -174,7 +174,7 @@ fn rx_packets(peer: Peer) -> impl Strategy<Value = (Peer, Vec<u8>)> {
     })
 }
 
-fn rx_labs() -> impl Strategy<Value = (Lab, Vec<(Peer, Vec<u8>)>)> {
+pub(super) fn rx_labs() -> impl Strategy<Value = (Lab, Vec<(Peer, Vec<u8>)>)> {
     let lab = Lab::vti();
     let named = |spi| StateSpec { spi: Spi(spi), ..lab.states[IN].clone() };
     let sas = [SPI_IN.0, 0x201].map(|spi| spoilt(named(spi)));

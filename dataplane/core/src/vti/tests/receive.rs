@@ -12,7 +12,7 @@ use crate::xfrm::{
     Action, Direction, Encap, EncapKind, Family, Level, Mark, Mode, SaDirection, Selector, Spi, StateFlags,
 };
 
-type Packets = fn(&Peer) -> Vec<RxSlot>;
+pub(super) type Packets = fn(&Peer) -> Vec<RxSlot>;
 
 /// 198.51.100.2 to .1, ESP.
 const PEER: &str = "198.51.100.2";
@@ -98,7 +98,7 @@ fn other_vti(lab: &mut Lab) {
 }
 
 #[rustfmt::skip]
-const CASES: &[Case<Packets>] = &[
+pub(super) const CASES: &[Case<Packets>] = &[
     ("rx_ok_fwd", |_| (), five, "5 delivered", "rxp=5 rxB=500"),
     ("rx_ok_6in4", |_| (), |p| carrying(p, 41, &udp6("2001:db8:2::5", "2001:db8:1::2", 1, 2, 120)), "5 delivered", "rxp=5 rxB=600"),
     ("rx_ikey_used", |l| l.devices[0].spec.okey = 7, five, "5 delivered", "rxp=5 rxB=500"),

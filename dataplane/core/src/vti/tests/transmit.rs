@@ -14,7 +14,7 @@ use crate::xfrm::{
     Spi, StateFlags, StateSpec,
 };
 
-type Packets = fn() -> Vec<Vec<u8>>;
+pub(super) type Packets = fn() -> Vec<Vec<u8>>;
 
 fn flow4(len: usize) -> Vec<u8> {
     udp4("10.1.0.2", "10.2.0.5", 4000, 5000, len)
@@ -108,7 +108,7 @@ const CARRIER: &str = "txE=5 carrier=5 |  | 5x host-unreach";
 const NO_STATES: &str = "txE=5 carrier=5 | XfrmOutNoStates=5 | 5x host-unreach";
 
 #[rustfmt::skip]
-const CASES: &[Case<Packets>] = &[
+pub(super) const CASES: &[Case<Packets>] = &[
     ("tx_ok_fwd", |_| (), five, "5 sent", GOOD),
     ("tx_ok_6in4", |_| (), five6, "5 sent", "txp=5 txB=600"),
     ("tx_ok_sa_marked", |l| l.states[OUT].mark = Mark::exact(KEY), five, "5 sent", GOOD),
@@ -218,7 +218,7 @@ const CASES: &[Case<Packets>] = &[
 ];
 
 #[rustfmt::skip]
-const VTI6: &[Case<Packets>] = &[
+pub(super) const VTI6: &[Case<Packets>] = &[
     ("vti6_ok_v6", |_| (), five6, "5 sent", "txp=5 txB=600"),
     ("vti6_ok_v4", |_| (), five, "5 sent", GOOD),
     ("vti6_nosa", |l| { l.states.remove(OUT); }, five6, "5 tx_no_sa", "txE=5 txD=5 carrier=5 | XfrmOutNoStates=5 | 5x addr-unreach"),
