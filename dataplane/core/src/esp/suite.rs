@@ -10,6 +10,7 @@ use aes::cipher::consts::U16;
 use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
 
 /// The families of algorithms, by who implements them. The fast ones are called without a detour.
+#[expect(clippy::large_enum_variant, reason = "the large one is the fast one, and has no pointer to follow")]
 pub(super) enum Suite {
     /// `ring`'s AEADs.
     Ring(RingAead),
