@@ -19,6 +19,8 @@ pub(super) trait Mac: Send + Sync {
 }
 
 /// `None` for `digest_null`. A key may have any length, as in the kernel.
+///
+/// What is kept are states of the hash, which the feature `zeroize` of `sha1` and `sha2` erases.
 pub(super) fn new(kind: MacKind, key: &[u8]) -> Option<Box<dyn Mac>> {
     fn keyed<M: Mac + KeyInit + 'static>(key: &[u8]) -> Option<Box<dyn Mac>> {
         Some(Box::new(M::new_from_slice(key).ok()?))

@@ -8,6 +8,7 @@ use super::{authenc, gcm};
 use crate::tables::Refusal;
 use aes::cipher::consts::U16;
 use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
+use zeroize::ZeroizeOnDrop;
 
 /// The families of algorithms, by who implements them. The fast ones are called without a detour.
 #[expect(clippy::large_enum_variant, reason = "the large one is the fast one, and has no pointer to follow")]
@@ -31,9 +32,15 @@ pub(super) trait Transform: Send + Sync {
     fn open(&self, parts: Parts<'_>, seq_hi: Option<u32>) -> Result<(), OpenError>;
 }
 
-/// AES with a key of some length.
+/// AES with a key of some length, which is erased when it is dropped.
 pub(super) trait Aes:
-    BlockCipherEncrypt<BlockSize = U16> + BlockCipherDecrypt<BlockSize = U16> + KeyInit + Send + Sync + 'static
+    BlockCipherEncrypt<BlockSize = U16>
+    + BlockCipherDecrypt<BlockSize = U16>
+    + KeyInit
+    + ZeroizeOnDrop
+    + Send
+    + Sync
+    + 'static
 {
 }
 
