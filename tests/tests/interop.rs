@@ -19,7 +19,7 @@ fn every_algorithm() {
     common::run_group("cover", 300);
 }
 
-/// All with all: minutes. `UVTI_TEST_ALL=1 tests/run -p uvti-tests --test interop -- --nocapture all_with_all`
+/// All with all, by `tests/all-algorithms`: minutes.
 #[test]
 fn all_with_all() {
     if std::env::var("UVTI_TEST_ALL").is_ok() {
