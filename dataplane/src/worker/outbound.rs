@@ -83,11 +83,14 @@ impl<T: Tamper> Worker<T> {
     fn act(&mut self, id: DeviceId, slot: TxSlot) {
         let inner = slot.inner().copied();
         match slot.verdict {
-            TxVerdict::Send { path_mtu, ref sa } => {
-                let mark = sa.spec.output_mark.value & sa.spec.output_mark.mask;
-                let (pieces, whole) = self.push_outgoing(slot.buf, path_mtu as usize, mark);
-                self.scratch.sent.push(Sent { len: slot.len, pieces, whole });
-            }
+            TxVerdict::Send { flow } => match self.transmitter.decision(flow) {
+                Some(decision) => {
+                    let (mtu, mark) = (decision.route.mtu as usize, decision.mark());
+                    let (pieces, whole) = self.push_outgoing(slot.buf, mtu, mark);
+                    self.scratch.sent.push(Sent { len: slot.len, pieces, whole });
+                }
+                None => self.refuse(id, slot.buf, &Reason::TxSealFailed.into()),
+            },
             TxVerdict::Hop(home) => match self.scratch.hops.get_mut(usize::from(home)) {
                 Some(bufs) => bufs.push(slot.buf),
                 None => self.refuse(id, slot.buf, &Reason::TxWorkerGone.into()),
