@@ -30,6 +30,11 @@ impl Suite {
         }
     }
 
+    /// The keys of what the left and the right gateway of a tunnel send.
+    pub fn keys(self) -> [Key; 2] {
+        [Key::counting(self, 0x01), Key::counting(self, 0x81)]
+    }
+
     fn kernel_name(self) -> &'static str {
         match self {
             Suite::Gcm128 | Suite::Gcm256 => "rfc4106(gcm(aes))",

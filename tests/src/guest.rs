@@ -3,7 +3,7 @@
 use crate::gateway::Engine;
 use crate::outcome::Outcome;
 use crate::uml::{END, MODULES, RESULTS};
-use crate::{drops, interop, order};
+use crate::{cover, drops, interop, order};
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
@@ -27,7 +27,9 @@ const NEEDED: &[&str] = &[
     "seqiv",
     "ghash-generic",
     "authenc",
+    "authencesn",
     "cbc",
+    "ecb",
     "echainiv",
     "hmac",
     "sha512_generic",
@@ -106,6 +108,8 @@ fn run_group(group: &str, setup: &Setup, results: &mut Results) -> Result<()> {
     match group {
         "interop-kernel" => interop::kernel_with_kernel(setup, results),
         "interop-uvti" => interop::kernel_with_uvti(setup, results),
+        "cover" => cover::pairwise(setup, results),
+        "cover-all" => cover::product(setup, results),
         "order-kernel" => order::run(setup, results, &[Engine::Kernel]),
         "order-uvti" => {
             order::run(setup, results, &[Engine::Uvti { program: setup.uvti.clone(), workers: 2 }])

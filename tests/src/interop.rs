@@ -27,37 +27,40 @@ pub fn kernel_with_uvti(setup: &Setup, results: &mut Results) -> Result<()> {
 }
 
 fn run(setup: &Setup, results: &mut Results, left: &Engine) -> Result<()> {
-    for (name, plan) in plans(left) {
+    for (name, suite, plan) in plans(left) {
         if setup.wants(&name) {
-            results.push(&Outcome::of(&name, |failures| case(&plan, left, failures)))?;
+            results.push(&Outcome::of(&name, |failures| case(suite, &plan, left, failures)))?;
         }
     }
     Ok(())
 }
 
-fn plans(left: &Engine) -> Vec<(String, Plan)> {
-    let plan = Plan { suite: Suite::Gcm128, natt: false, v6: false, window: 32, unmarked_policy: false };
+fn plans(left: &Engine) -> Vec<(String, Suite, Plan)> {
+    let plan = |suite: Suite| Plan::bare(suite.keys().map(|key| key.ip_words()));
+    let first = Suite::Gcm128;
     let mut plans = Vec::new();
     for suite in Suite::ALL {
         for natt in [false, true] {
-            plans.push(Plan { suite, natt, ..plan });
+            plans.push((suite, Plan { natt, ..plan(suite) }));
         }
     }
-    plans.extend([false, true].map(|natt| Plan { natt, v6: true, ..plan }));
+    plans.extend([false, true].map(|natt| (first, Plan { natt, v6: true, ..plan(first) })));
     // A kernel VTI does not survive this policy; uvti's sockets have one of their own.
     if *left != Engine::Kernel {
-        plans.extend([false, true].map(|natt| Plan { natt, unmarked_policy: true, ..plan }));
+        let unmarked = |natt| Plan { natt, unmarked_policy: true, ..plan(first) };
+        plans.extend([false, true].map(|natt| (first, unmarked(natt))));
     }
-    let name = |plan: &Plan| {
+    let name = |suite: Suite, plan: &Plan| {
         let carriage = if plan.natt { "udp" } else { "raw" };
         let inner = if plan.v6 { "-6in4" } else { "" };
         let policy = if plan.unmarked_policy { "-unmarked-policy" } else { "" };
-        format!("{}-{}-{carriage}{inner}{policy}", left.name(), plan.suite.name())
+        format!("{}-{}-{carriage}{inner}{policy}", left.name(), suite.name())
     };
-    plans.into_iter().map(|plan| (name(&plan), plan)).collect()
+    plans.into_iter().map(|(suite, plan)| (name(suite, &plan), suite, plan)).collect()
 }
 
-fn case(plan: &Plan, left: &Engine, failures: &mut Vec<String>) -> Result<String> {
+fn case(suite: Suite, plan: &Plan, left: &Engine, failures: &mut Vec<String>) -> Result<String> {
+    let [left_key, right_key] = suite.keys();
     let tunnel = Tunnel::build(plan, left)?;
     exchange(&tunnel)?;
     let (left_link, right_link) = tunnel.compare_counters(failures)?;
@@ -73,7 +76,7 @@ fn case(plan: &Plan, left: &Engine, failures: &mut Vec<String>) -> Result<String
                 dst: RIGHT,
                 ports,
                 spi: SPI_LEFT,
-                key: &tunnel.left_key,
+                key: &left_key,
                 packets: packets(&left_link),
             },
         ),
@@ -85,7 +88,7 @@ fn case(plan: &Plan, left: &Engine, failures: &mut Vec<String>) -> Result<String
                 dst: LEFT,
                 ports,
                 spi: SPI_RIGHT,
-                key: &tunnel.right_key,
+                key: &right_key,
                 packets: packets(&right_link),
             },
         ),

@@ -2,7 +2,6 @@
 //! the kernel's.
 
 use crate::capture::Capture;
-use crate::esp::{Key, Suite};
 use crate::gateway::{Counters, Engine, Gateway, SaCount};
 use crate::netns::Namespace;
 use crate::traffic::End;
@@ -20,22 +19,46 @@ pub const RIGHT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 pub const SPI_LEFT: u32 = 0x100;
 /// SPI of what the right gateway sends.
 pub const SPI_RIGHT: u32 = 0x200;
+/// Outer addresses of the two where the outer packets are IPv6.
+const LEFT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 1);
+const RIGHT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 2);
+/// The last sequence number before those of an SA with extended sequence numbers: the low half wraps soon.
+pub const ESN_START: u64 = 0xffff_fff0;
 /// The port of ESP in UDP.
 pub const NATT: u16 = 4500;
 
 /// What is between the gateways.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Algorithm of both SAs.
-    pub suite: Suite,
+    /// Algorithms and keys of what the left and the right gateway send, as `ip xfrm state add` takes them.
+    pub algorithms: [String; 2],
     /// ESP in UDP.
     pub natt: bool,
+    /// The outer packets are IPv6: a vti6. Bare only.
+    pub outer6: bool,
+    /// Extended sequence numbers, from [`ESN_START`] on.
+    pub esn: bool,
     /// The inner packets are IPv6.
     pub v6: bool,
     /// Replay window of both SAs.
     pub window: u32,
     /// An IN policy without mark sits in the left namespace's kernel and would swallow the outer packets.
     pub unmarked_policy: bool,
+}
+
+impl Plan {
+    /// IPv4 in bare ESP over IPv4, with these algorithms.
+    pub fn bare(algorithms: [String; 2]) -> Plan {
+        Plan {
+            algorithms,
+            natt: false,
+            outer6: false,
+            esn: false,
+            v6: false,
+            window: 32,
+            unmarked_policy: false,
+        }
+    }
 }
 
 /// The two gateways, up.
@@ -47,10 +70,6 @@ pub struct Tunnel {
     pub right: Gateway,
     /// Captures the wire at the right end: `In` came from the left gateway.
     pub capture: Capture,
-    /// Key of what the left gateway sends.
-    pub left_key: Key,
-    /// Key of what the right gateway sends.
-    pub right_key: Key,
     v6: bool,
     // Holds the port on which the right kernel takes ESP in UDP.
     _encap: Vec<Socket>,
@@ -61,7 +80,7 @@ impl Tunnel {
     pub fn build(plan: &Plan, left: &Engine) -> Result<Tunnel> {
         let (left_space, right_space) = (Namespace::new()?, Namespace::new()?);
         for (space, address) in [(&left_space, LEFT), (&right_space, RIGHT)] {
-            prepare(space, plan.v6)?;
+            prepare(space, plan.v6 || plan.outer6)?;
             space.ip(&["link set lo up"])?;
             if space.inode()? == right_space.inode()? {
                 left_space.join("wan", "02:00:00:00:01:00", &right_space, "wan", "02:00:00:00:01:01")?;
@@ -69,21 +88,23 @@ impl Tunnel {
                 right_space.ip(&[&format!("addr add {address}/24 dev wan")])?;
             }
         }
+        if plan.outer6 {
+            left_space.ip(&[&format!("addr add {LEFT6}/64 dev wan nodad")])?;
+            right_space.ip(&[&format!("addr add {RIGHT6}/64 dev wan nodad")])?;
+        }
         if plan.unmarked_policy {
             left_space.ip(&[&unmarked_policy(plan.natt)])?;
         }
         let capture = Capture::open(&right_space, "wan")?;
-        let (left_key, right_key) = (Key::counting(plan.suite, 0x01), Key::counting(plan.suite, 0x81));
         let mut encap = Vec::new();
         for (space, kernel) in [(&left_space, *left == Engine::Kernel), (&right_space, true)] {
             if plan.natt && kernel {
                 encap.push(space.run(encap_socket)?);
             }
         }
-        let lines = |local, remote| end_lines(plan, local, remote, &left_key, &right_key);
-        let right = Gateway::start(right_space, Engine::Kernel, &lines(RIGHT, LEFT))?;
-        let left = Gateway::start(left_space, left.clone(), &lines(LEFT, RIGHT))?;
-        Ok(Tunnel { left, right, capture, left_key, right_key, v6: plan.v6, _encap: encap })
+        let right = Gateway::start(right_space, Engine::Kernel, &end_lines(plan, RIGHT, LEFT))?;
+        let left = Gateway::start(left_space, left.clone(), &end_lines(plan, LEFT, RIGHT))?;
+        Ok(Tunnel { left, right, capture, v6: plan.v6, _encap: encap })
     }
 
     /// The left end of the traffic inside.
@@ -110,10 +131,35 @@ impl Tunnel {
         wait::until(Duration::from_secs(5), agreed).unwrap_or_else(both)
     }
 
-    /// What the counters must say when nothing was lost: pushes what they say wrongly.
+    /// Gives both ends other SAs, those of the plan, in place of the ones they have.
+    pub fn renew(&self, plan: &Plan) -> Result<()> {
+        let lines = [vec!["xfrm state flush".to_owned()], states(plan)].concat();
+        self.right.ip(&lines)?;
+        self.left.ip(&lines)
+    }
+
+    /// What all counters must say when nothing was lost: pushes what they say wrongly.
     pub fn compare_counters(&self, failures: &mut Vec<String>) -> Result<(Counters, Counters)> {
+        let (left, right) = self.compare_links(failures)?;
+        for (side, gateway, link) in [("left", &self.left, &left), ("right", &self.right, &right)] {
+            let (out, inward) = if side == "left" { (SPI_LEFT, SPI_RIGHT) } else { (SPI_RIGHT, SPI_LEFT) };
+            let sas = gateway.sas()?;
+            for (spi, way) in [(out, "tx"), (inward, "rx")] {
+                let bytes = count(link, &format!("{way}_bytes"));
+                let expected = SaCount { bytes, packets: count(link, &format!("{way}_packets")) };
+                let counted = sas.get(&spi).copied();
+                if counted != Some(expected) {
+                    failures
+                        .push(format!("{side}: the SA {spi:#x} counted {counted:?}, its link {expected:?}"));
+                }
+            }
+        }
+        Ok((left, right))
+    }
+
+    /// The same without those of the SAs.
+    pub fn compare_links(&self, failures: &mut Vec<String>) -> Result<(Counters, Counters)> {
         let (left, right) = self.settled()?;
-        let count = |counters: &Counters, name: &str| counters.get(name).copied().unwrap_or(0);
         for unit in ["packets", "bytes"] {
             for (way, from, to) in [("left to right", &left, &right), ("right to left", &right, &left)] {
                 let (sent, received) = (count(from, &format!("tx_{unit}")), count(to, &format!("rx_{unit}")));
@@ -129,23 +175,16 @@ impl Tunnel {
             if !errors.is_empty() || !xfrm.is_empty() {
                 failures.push(format!("{side}: errors on the link {errors:?}, xfrm_stat {xfrm:?}"));
             }
-            let (out, inward) = if side == "left" { (SPI_LEFT, SPI_RIGHT) } else { (SPI_RIGHT, SPI_LEFT) };
-            let sas = gateway.sas()?;
-            for (spi, way) in [(out, "tx"), (inward, "rx")] {
-                let bytes = count(link, &format!("{way}_bytes"));
-                let expected = SaCount { bytes, packets: count(link, &format!("{way}_packets")) };
-                let counted = sas.get(&spi).copied();
-                if counted != Some(expected) {
-                    failures
-                        .push(format!("{side}: the SA {spi:#x} counted {counted:?}, its link {expected:?}"));
-                }
-            }
             if let Err(error) = gateway.check() {
                 failures.push(format!("{side}: {error:#}"));
             }
         }
         Ok((left, right))
     }
+}
+
+fn count(counters: &Counters, name: &str) -> u64 {
+    counters.get(name).copied().unwrap_or(0)
 }
 
 /// The address inside the tunnel of the gateway with this outer address.
@@ -195,33 +234,58 @@ fn unmarked_policy(natt: bool) -> String {
 }
 
 /// The script of one end, as a lab would write it.
-fn end_lines(plan: &Plan, local: Ipv4Addr, remote: Ipv4Addr, left: &Key, right: &Key) -> Vec<String> {
+fn end_lines(plan: &Plan, local: Ipv4Addr, remote: Ipv4Addr) -> Vec<String> {
     let prefix = if plan.v6 { "64 nodad" } else { "24" };
-    let state = |src: Ipv4Addr, dst: Ipv4Addr, spi: u32, key: &Key| {
-        let encap = if plan.natt { "encap espinudp 4500 4500 0.0.0.0 " } else { "" };
-        let flag = if plan.v6 { "flag af-unspec " } else { "" };
-        let window = plan.window;
-        format!(
-            "xfrm state add src {src} dst {dst} proto esp spi {spi:#x} reqid 1 mode tunnel \
-             replay-window {window} {flag}{encap}{}",
-            key.ip_words()
-        )
-    };
     let policy = |dir: &str, src: Ipv4Addr, dst: Ipv4Addr| {
         let any = if plan.v6 { "::/0" } else { "0.0.0.0/0" };
+        let (src, dst) = (outer(plan, src), outer(plan, dst));
         format!(
             "xfrm policy add src {any} dst {any} dir {dir} mark 1 \
              tmpl src {src} dst {dst} proto esp reqid 1 mode tunnel"
         )
     };
-    vec![
-        format!("link add vti0 type vti local {local} remote {remote} key 1"),
+    let kind = if plan.outer6 { "vti6" } else { "vti" };
+    let mut lines = vec![
+        format!(
+            "link add vti0 type {kind} local {} remote {} key 1",
+            outer(plan, local),
+            outer(plan, remote)
+        ),
         format!("addr add {}/{prefix} dev vti0", inner_address(local, plan.v6)),
         // Below the tunnel's MTU with every suite, so that nothing has to be discovered.
-        "link set vti0 mtu 1400 up".to_owned(),
-        state(LEFT, RIGHT, SPI_LEFT, left),
-        state(RIGHT, LEFT, SPI_RIGHT, right),
+        "link set vti0 mtu 1360 up".to_owned(),
         policy("out", local, remote),
         policy("in", remote, local),
-    ]
+    ];
+    lines.extend(states(plan));
+    lines
+}
+
+/// The outer address of a gateway.
+fn outer(plan: &Plan, address: Ipv4Addr) -> IpAddr {
+    match plan.outer6 {
+        true if address == LEFT => LEFT6.into(),
+        true => RIGHT6.into(),
+        false => address.into(),
+    }
+}
+
+/// The SAs of both directions, the same lines at both ends.
+fn states(plan: &Plan) -> Vec<String> {
+    let [left, right] = &plan.algorithms;
+    let state = |src: Ipv4Addr, dst: Ipv4Addr, spi: u32, algorithms: &str| {
+        let encap = if plan.natt { "encap espinudp 4500 4500 0.0.0.0 " } else { "" };
+        let mut flags = Vec::new();
+        flags.extend((plan.v6 || plan.outer6).then_some("af-unspec"));
+        flags.extend(plan.esn.then_some("esn"));
+        let flag = if flags.is_empty() { String::new() } else { format!("flag {} ", flags.join(" ")) };
+        let start =
+            if plan.esn { format!("replay-seq {ESN_START} replay-oseq {ESN_START} ") } else { String::new() };
+        let (src, dst, window) = (outer(plan, src), outer(plan, dst), plan.window);
+        format!(
+            "xfrm state add src {src} dst {dst} proto esp spi {spi:#x} reqid 1 mode tunnel \
+             replay-window {window} {start}{flag}{encap}{algorithms}"
+        )
+    };
+    vec![state(LEFT, RIGHT, SPI_LEFT, left), state(RIGHT, LEFT, SPI_RIGHT, right)]
 }

@@ -93,7 +93,7 @@ fn boot(group: &Group<'_>, work: &Path) -> Result<()> {
         .stdin(Stdio::null())
         .stdout(console.try_clone()?)
         .stderr(console);
-    for name in ["UVTI_ONLY"] {
+    for name in ["UVTI_ONLY", "UVTI_RECORD"] {
         if let Ok(value) = std::env::var(name) {
             command.arg(format!("{name}={value}"));
         }

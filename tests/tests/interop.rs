@@ -12,3 +12,17 @@ fn kernel_with_kernel() {
 fn kernel_with_uvti() {
     common::run_group("interop-uvti", 400);
 }
+
+/// Every algorithm, pairwise with each carriage, outer family and kind of sequence numbers.
+#[test]
+fn every_algorithm() {
+    common::run_group("cover", 300);
+}
+
+/// All with all, by `tests/all-algorithms`: minutes.
+#[test]
+fn all_with_all() {
+    if std::env::var("UVTI_TEST_ALL").is_ok() {
+        common::run_group("cover-all", 1800);
+    }
+}

@@ -25,6 +25,8 @@ pub(crate) const SYSTEM: u8 = 200;
 pub(crate) struct Tables {
     pub(crate) tables: Snapshot,
     pub(crate) links: Vec<LinkInfo>,
+    /// States are keyed with the algorithms that they name.
+    pub(crate) own_algorithms: bool,
     /// States as they were written: the tables hold them with an algorithm that they can key.
     written: HashMap<SaId, StateSpec>,
     /// Policies likewise: the tables take one template only.
@@ -51,7 +53,7 @@ impl Tables {
                 }
                 None => Err(Refusal::errno(Errno::NoDevice)),
             },
-            Op::StateAdd(spec) => {
+            Op::StateAdd(spec) if !self.own_algorithms => {
                 let mut keyed = spec.clone();
                 let aead =
                     AlgAead { name: "rfc4106(gcm(aes))".into(), key: Key::new(vec![1; 20]), icv_bits: 128 };

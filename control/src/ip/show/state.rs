@@ -4,6 +4,7 @@ use super::{Style, flag_names, lifetimes, mark, selector};
 use crate::ip::parse::{EXTRA_FLAGS, STATE_FLAGS};
 use crate::protocol::Counts;
 use std::fmt::Write;
+use uvti_core::esp;
 use uvti_core::xfrm::{Key, Selector, StateFlags, StateInfo};
 
 /// One state.
@@ -94,15 +95,14 @@ fn marks_line(out: &mut String, marks: [(uvti_core::xfrm::Mark, &str); 2]) {
 fn algorithms(out: &mut String, info: &StateInfo, style: Style) {
     let algs = &info.spec.algs;
     if let Some(auth) = &algs.auth {
-        let name = kernel_name(&auth.name);
-        let bits = auth.trunc_bits.unwrap_or_else(|| default_truncation(name));
+        let (name, bits) = (esp::auth_name(auth), esp::auth_bits(auth));
         let _ = writeln!(out, "\tauth-trunc {name} {} {bits}", key(&auth.key, style));
     }
     if let Some(aead) = &algs.aead {
         let _ = writeln!(out, "\taead {} {} {}", aead.name, key(&aead.key, style), aead.icv_bits);
     }
     if let Some(enc) = &algs.enc {
-        let _ = writeln!(out, "\tenc {} {}", kernel_name(&enc.name), key(&enc.key, style));
+        let _ = writeln!(out, "\tenc {} {}", esp::enc_name(enc), key(&enc.key, style));
     }
 }
 
@@ -122,33 +122,6 @@ fn key(key: &Key, style: Style) -> String {
         let _ = write!(text, " ({} bits)", bytes.len() * 8);
     }
     text
-}
-
-/// The kernel's name of an algorithm given by its old name (`aes`), which it shows instead.
-///
-/// kernel: net/xfrm/xfrm_algo.c, the `compat` names
-pub(crate) fn kernel_name(name: &str) -> &str {
-    match name {
-        "digest_null" => "digest_null",
-        "md5" => "hmac(md5)",
-        "sha1" => "hmac(sha1)",
-        "sha256" => "hmac(sha256)",
-        "sha384" => "hmac(sha384)",
-        "sha512" => "hmac(sha512)",
-        "cipher_null" => "ecb(cipher_null)",
-        "aes" => "cbc(aes)",
-        other => other,
-    }
-}
-
-/// The truncation of `auth NAME KEY`. kernel: net/xfrm/xfrm_algo.c, aalg_list
-pub(crate) fn default_truncation(name: &str) -> u32 {
-    match name {
-        "digest_null" => 0,
-        "hmac(sha384)" => 192,
-        "hmac(sha512)" => 256,
-        _ => 96,
-    }
 }
 
 fn uses_bitmap(info: &StateInfo) -> bool {

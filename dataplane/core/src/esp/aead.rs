@@ -68,15 +68,15 @@ impl RingAead {
         Some(Self { key, salt: Salt(salt) })
     }
 
-    /// Encrypts and writes the ICV. `false` only for a text longer than the cipher's limit of 64 GiB.
+    /// Encrypts and writes the ICV. `None` only for a text longer than the cipher's limit of 64 GiB.
     #[inline]
-    pub(super) fn seal(&self, parts: Parts<'_>, seq_hi: Option<u32>) -> bool {
-        let Some(nonce) = self.salt.nonce(parts.iv) else { return false };
+    pub(super) fn seal(&self, parts: Parts<'_>, seq_hi: Option<u32>) -> Option<()> {
+        let nonce = self.salt.nonce(parts.iv)?;
         let aad = Aad::from(AadBytes::new(parts.header, seq_hi));
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let Ok(tag) = self.key.seal_in_place_separate_tag(nonce, aad, parts.text) else { return false };
+        let tag = self.key.seal_in_place_separate_tag(nonce, aad, parts.text).ok()?;
         parts.icv.copy_from_slice(tag.as_ref());
-        true
+        Some(())
     }
 
     /// Checks the ICV and decrypts. On `false` the text is wiped.

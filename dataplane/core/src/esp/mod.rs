@@ -7,16 +7,22 @@
 
 mod aead;
 mod alg;
+mod authenc;
+mod cipher;
+mod gcm;
 mod layout;
+mod mac;
 mod open;
 mod replay;
 mod seal;
 mod self_test;
 mod seq;
+mod suite;
 
 #[cfg(test)]
 mod tests;
 
+pub use alg::{auth_bits, auth_name, enc_name};
 pub use layout::{Overhead, peek};
 pub use open::{NextHeader, OpenError};
 pub use replay::{Replay, ReplayError};
@@ -26,8 +32,8 @@ pub use seq::{Numbers, OutSeq};
 
 use crate::tables::Refusal;
 use crate::xfrm::Algorithms;
-use aead::RingAead;
 use std::fmt;
+use suite::Suite;
 
 /// The keyed algorithms of one SA.
 ///
@@ -37,24 +43,11 @@ pub struct Crypter {
     overhead: Overhead,
 }
 
-/// The families of algorithms, by who implements them.
-enum Suite {
-    Ring(RingAead),
-}
-
 impl Crypter {
     /// Looks the algorithms up and expands their keys. Refusals are in the kernel's words where the kernel refuses
     /// as well, and name the algorithm where only userspace does.
     pub fn new(algorithms: &Algorithms) -> Result<Crypter, Refusal> {
-        let suite = match alg::resolve(algorithms)? {
-            alg::Resolved::Aead { kind, key, salt, icv } => match RingAead::new(kind, key, salt, icv) {
-                Some(ring) => Suite::Ring(ring),
-                None => return Err(alg::bad_key()),
-            },
-        };
-        let overhead = match &suite {
-            Suite::Ring(_) => Overhead::new(8, 1, 16),
-        };
+        let (suite, overhead) = Suite::new(alg::resolve(algorithms)?)?;
         Ok(Crypter { suite, overhead })
     }
 
@@ -69,6 +62,7 @@ impl fmt::Debug for Crypter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let family = match &self.suite {
             Suite::Ring(_) => "AEAD (ring)",
+            Suite::Other(_) => "other",
         };
         f.debug_struct("Crypter").field("suite", &family).field("overhead", &self.overhead).finish()
     }

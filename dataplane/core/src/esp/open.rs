@@ -1,7 +1,7 @@
 //! From ESP to the inner packet (RFC 4303 §3.4).
 
+use super::Crypter;
 use super::layout::{HEADER, Parts, TRAILER};
-use super::{Crypter, Suite};
 use crate::packet::Buf;
 
 /// What an ESP packet carries: an IP protocol number, 4 for IPv4 and 41 for IPv6 in tunnel mode.
@@ -63,15 +63,5 @@ impl Crypter {
         buf.pull_front(HEADER + o.iv);
         buf.truncate(inner);
         Ok(NextHeader(next_header))
-    }
-}
-
-impl Suite {
-    /// Checks the ICV, decrypts the text.
-    #[inline]
-    fn open(&self, parts: Parts<'_>, seq_hi: Option<u32>) -> Result<(), OpenError> {
-        match self {
-            Suite::Ring(aead) => aead.open(parts, seq_hi).then_some(()).ok_or(OpenError::BadIcv),
-        }
     }
 }

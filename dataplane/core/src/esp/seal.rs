@@ -1,7 +1,8 @@
 //! From an inner packet to ESP (RFC 4303 §3.3).
 
+use super::Crypter;
 use super::layout::{HEADER, Parts, TRAILER};
-use super::{Crypter, Suite};
+use super::suite::Suite;
 use crate::packet::Buf;
 use crate::xfrm::Spi;
 
@@ -43,17 +44,44 @@ fn write_trailer(trailer: &mut [u8], next_header: u8) {
 impl Crypter {
     /// Builds ESP around the inner packet in `buf`: afterwards `buf` holds SPI to ICV.
     ///
-    /// `iv` must never repeat under one key: the SA's salt XOR its 64-bit number. The inner packet is padded with
-    /// zeros to `tfc_len` bytes, if it is shorter (RFC 4303 §2.7); 0 is off.
+    /// `number` must never repeat under one key: the SA's salt XOR its 64-bit sequence number. The explicit IV is made
+    /// of it. The inner packet is padded with zeros to `tfc_len` bytes, if it is shorter (RFC 4303 §2.7); 0 is off.
     // kernel: net/ipv4/esp4.c esp_output()
     #[inline]
     pub fn seal(
         &self,
         buf: &mut Buf,
         header: Header,
-        iv: u64,
+        number: u64,
         next_header: u8,
         tfc_len: usize,
+    ) -> Result<(), SealError> {
+        self.build(buf, header, next_header, tfc_len, |suite, iv| suite.write_iv(number, iv))
+    }
+
+    /// The same with a given explicit IV, to make a known packet again: known answers are checked with it. `NoRoom` for an
+    /// IV that is not as long as [`Overhead`](super::Overhead) says.
+    pub fn seal_again(
+        &self,
+        buf: &mut Buf,
+        header: Header,
+        iv: &[u8],
+        next_header: u8,
+    ) -> Result<(), SealError> {
+        if iv.len() != self.overhead.iv {
+            return Err(SealError::NoRoom);
+        }
+        self.build(buf, header, next_header, 0, |_, place| place.copy_from_slice(iv))
+    }
+
+    #[inline]
+    fn build(
+        &self,
+        buf: &mut Buf,
+        header: Header,
+        next_header: u8,
+        tfc_len: usize,
+        write_iv: impl FnOnce(&Suite, &mut [u8]),
     ) -> Result<(), SealError> {
         let o = self.overhead;
         let inner = buf.len();
@@ -75,24 +103,10 @@ impl Crypter {
         }
         write_trailer(trailer, next_header);
 
-        if self.suite.seal(parts, header.esn.then_some((header.seq >> 32) as u32), iv) {
-            Ok(())
-        } else {
+        write_iv(&self.suite, parts.iv);
+        self.suite.seal(parts, header.esn.then_some((header.seq >> 32) as u32)).ok_or_else(|| {
             buf.clear();
-            Err(SealError::Cipher)
-        }
-    }
-}
-
-impl Suite {
-    /// Writes the explicit IV, encrypts the text, writes the ICV.
-    #[inline]
-    fn seal(&self, parts: Parts<'_>, seq_hi: Option<u32>, iv: u64) -> bool {
-        match self {
-            Suite::Ring(aead) => {
-                parts.iv.copy_from_slice(&iv.to_be_bytes());
-                aead.seal(parts, seq_hi)
-            }
-        }
+            SealError::Cipher
+        })
     }
 }

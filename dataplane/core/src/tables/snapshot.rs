@@ -4,7 +4,10 @@ use super::{Devices, Errno, Op, Policies, Refusal, Shards, States};
 use crate::device::{Device, DeviceId};
 use crate::esp::Crypter;
 use crate::route::{Answer, RouteKey};
-use crate::xfrm::{Direction, Level, Mode, PolicyId, PolicySpec, Proto, Runtime, Sa, SaId, StateSpec};
+use crate::xfrm::{
+    Direction, Level, Mode, PolicyId, PolicySpec, Proto, Runtime, Sa, SaDirection, SaId, StateFlags,
+    StateSpec,
+};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
@@ -166,6 +169,11 @@ fn check_state(spec: &StateSpec) -> Result<(), Refusal> {
     if spec.src.is_ipv4() != spec.dst.is_ipv4() {
         return Err(Refusal::errno(Errno::Invalid));
     }
+    // kernel: net/xfrm/xfrm_replay.c xfrm_init_replay(): without a window the high half could not be told
+    let inbound = spec.dir != Some(SaDirection::Out);
+    if spec.flags.has(StateFlags::ESN) && spec.replay_window == 0 && inbound {
+        return Err(Refusal::message(Errno::Invalid, "ESN replay window must be > 0"));
+    }
     Ok(())
 }
 
@@ -194,4 +202,26 @@ fn home(spec: &StateSpec, workers: u16) -> u16 {
     let mut h = foldhash::quality::FixedState::default().build_hasher();
     h.write_u32(spec.spi.0);
     (h.finish() % u64::from(workers.max(1))) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vti::testing::{IN, Lab};
+
+    /// kernel 6.12: only what is for output alone may do without a window
+    #[test]
+    fn esn_needs_a_window() {
+        let answer = |window, dir| {
+            let mut spec = Lab::vti().states[IN].clone();
+            (spec.replay_window, spec.dir) = (window, dir);
+            spec.flags.0 |= StateFlags::ESN;
+            check_state(&spec).map_err(|refusal| refusal.to_string())
+        };
+        let refused = Err("Error: ESN replay window must be > 0.".to_owned());
+        assert_eq!(answer(0, None), refused);
+        assert_eq!(answer(0, Some(SaDirection::In)), refused);
+        assert_eq!(answer(0, Some(SaDirection::Out)), Ok(()));
+        assert_eq!(answer(1, None), Ok(()));
+    }
 }

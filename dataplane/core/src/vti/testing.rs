@@ -7,8 +7,8 @@ use crate::route::{Answer, Route, RouteKey};
 use crate::tables::{Context, Op, Snapshot};
 use crate::vti::{RxSlot, TxSlot};
 use crate::xfrm::{
-    Action, AlgAead, Algorithms, Direction, Family, Key, Level, Limits, Mark, Mode, PolicyFlags, PolicySpec,
-    Proto, Sa, Selector, Spi, StateFlags, StateSpec, Template,
+    Action, AlgAead, AlgAuth, AlgEnc, Algorithms, Direction, Family, Key, Level, Limits, Mark, Mode,
+    PolicyFlags, PolicySpec, Proto, Sa, Selector, Spi, StateFlags, StateSpec, Template,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -65,6 +65,13 @@ pub fn aes_gcm() -> Algorithms {
 /// ChaCha20-Poly1305.
 pub fn chacha20_poly1305() -> Algorithms {
     aead("rfc7539esp(chacha20,poly1305)", 36)
+}
+
+/// AES-128-CBC with HMAC-SHA-1-96.
+pub fn aes_cbc_hmac_sha1() -> Algorithms {
+    let key = |len| Key::new((0..len).collect());
+    let auth = AlgAuth { name: "hmac(sha1)".into(), key: key(20), trunc_bits: None };
+    Algorithms { aead: None, enc: Some(AlgEnc { name: "cbc(aes)".into(), key: key(16) }), auth: Some(auth) }
 }
 
 fn aead(name: &str, key_and_salt: u8) -> Algorithms {

@@ -151,6 +151,11 @@ impl Sa {
         let mut replay = ReplayCounters::default();
         self.run.window.snapshot(&mut replay);
         self.run.out.snapshot(&mut replay);
+        // kernel: net/xfrm/xfrm_replay.c: a bitmap without ESN keeps the high halves, and never looks at them
+        if self.spec.replay_window > 32 && !self.spec.flags.has(StateFlags::ESN) {
+            let configured = &self.spec.replay;
+            (replay.seq_hi, replay.oseq_hi) = (configured.seq_hi, configured.oseq_hi);
+        }
         StateInfo { spec: self.spec.clone(), replay, current: self.run.current(), stats: self.run.stats() }
     }
 

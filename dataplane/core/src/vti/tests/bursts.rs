@@ -2,7 +2,7 @@
 
 use crate::packet::testing::{set_df, udp4, udp6};
 use crate::tables::Snapshot;
-use crate::vti::testing::{IN, Lab, NOW, OUT, Peer, SPI_IN, SPI_OUT, tx_burst};
+use crate::vti::testing::{IN, Lab, NOW, OUT, Peer, SPI_IN, SPI_OUT, aes_cbc_hmac_sha1, aes_gcm, tx_burst};
 use crate::vti::{Drop, Receiver, RxSlot, RxVerdict, Transmitter, TxSlot, TxVerdict};
 use crate::xfrm::{Action, ExtraFlags, PortMatch, Spi, StateFlags, StateInfo, StateSpec};
 use proptest::prelude::*;
@@ -85,13 +85,17 @@ fn spoilt(spec: StateSpec) -> impl Strategy<Value = StateSpec> {
     let oseq = prop_oneof![3 => Just(0u32), 2 => 0xffff_fff0u32..=u32::MAX];
     let flags = prop::sample::select(vec![0, StateFlags::ESN, StateFlags::NOECN, StateFlags::NOPMTUDISC]);
     let window = prop::sample::select(vec![0u32, 4, 32, 64]);
+    let algs = prop::sample::select(vec![aes_gcm(), aes_cbc_hmac_sha1()]);
     let extra = prop::sample::select(vec![0, ExtraFlags::OSEQ_MAY_WRAP]);
     let tfc = prop::sample::select(vec![0u32, 0, 300]);
-    (packets, bytes, oseq, flags, window, extra, tfc).prop_map(
-        move |(packets, bytes, oseq, flags, window, extra, tfc)| {
+    (packets, bytes, oseq, flags, window, extra, tfc, algs).prop_map(
+        move |(packets, bytes, oseq, flags, window, extra, tfc, algs)| {
             let mut s = spec.clone();
             (s.limits.hard_packets, s.limits.hard_bytes) = (packets, bytes);
-            (s.replay.oseq, s.replay_window, s.tfcpad) = (oseq, window, tfc);
+            (s.replay.oseq, s.replay_window, s.tfcpad, s.algs) = (oseq, window, tfc, algs);
+            if flags == StateFlags::ESN {
+                s.replay_window = window.max(1);
+            }
             s.flags.0 |= flags;
             s.extra_flags.0 |= extra;
             s

@@ -12,18 +12,19 @@ use crate::vti::{Receiver, RxSlot, RxVerdict, Transmitter, TxVerdict};
 use crate::xfrm::{Action, Mark, Mode, PortMatch, Spi};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 const CX: Context<'static> = Context { ifname: &|index| format!("if{index}") };
 
 /// All that changes per packet, of every SA and policy in the tables.
-fn runtime(tables: &std::sync::Arc<Snapshot>) -> String {
+fn runtime(tables: &Arc<Snapshot>) -> String {
     let sas: Vec<_> = tables.states.iter().map(|sa| format!("{:?}", sa.run)).collect();
     let policies: Vec<_> = tables.policies.newest_first().iter().map(|p| format!("{:?}", p.info())).collect();
     format!("{sas:?} {policies:?}")
 }
 
 /// Explains without a trace.
-fn unchanged(tables: &std::sync::Arc<Snapshot>, explain: impl FnOnce() -> Explanation) -> Explanation {
+fn unchanged(tables: &Arc<Snapshot>, explain: impl FnOnce() -> Explanation) -> Explanation {
     let before = runtime(tables);
     let explanation = explain();
     assert_eq!(before, runtime(tables), "explaining changed something: {explanation:?}");
@@ -32,12 +33,12 @@ fn unchanged(tables: &std::sync::Arc<Snapshot>, explain: impl FnOnce() -> Explan
     explanation
 }
 
-fn explain_tx(tables: &std::sync::Arc<Snapshot>, lab: &Lab, packet: &[u8]) -> Explanation {
+fn explain_tx(tables: &Arc<Snapshot>, lab: &Lab, packet: &[u8]) -> Explanation {
     let device = tables.devices.get(lab.devices[0].id).unwrap();
     unchanged(tables, || explain::transmit(tables, device, Buf::from_packet(packet), &CX))
 }
 
-fn explain_rx(tables: &std::sync::Arc<Snapshot>, slot: &RxSlot) -> Explanation {
+fn explain_rx(tables: &Arc<Snapshot>, slot: &RxSlot) -> Explanation {
     let copy = Esp::Packet(Buf::from_packet(slot.buf.bytes()));
     unchanged(tables, || explain::receive(tables, &slot.outer, copy, &CX))
 }
@@ -75,7 +76,7 @@ impl Foretold {
 }
 
 /// Explains each packet and then really sends it: the same reason, the same ICMP error.
-fn transmit_both(tables: &std::sync::Arc<Snapshot>, lab: &Lab, packets: &[Vec<u8>], name: &str) -> Foretold {
+fn transmit_both(tables: &Arc<Snapshot>, lab: &Lab, packets: &[Vec<u8>], name: &str) -> Foretold {
     let mut foretold = Foretold::default();
     for packet in packets {
         let said = explain_tx(tables, lab, packet);
@@ -95,13 +96,13 @@ fn transmit_both(tables: &std::sync::Arc<Snapshot>, lab: &Lab, packets: &[Vec<u8
 }
 
 /// The worker at which the packet's SA is at home: what hops there is decided there.
-fn home(tables: &std::sync::Arc<Snapshot>, said: &Explanation) -> u16 {
+fn home(tables: &Arc<Snapshot>, said: &Explanation) -> u16 {
     let spi = said.seen.sa.as_ref().map(|sa| sa.spi.clone());
     let found = tables.states.iter().find(|sa| Some(sa.spec.spi.to_string()) == spi);
     found.map_or(0, |sa| sa.home)
 }
 
-fn receive_both(tables: &std::sync::Arc<Snapshot>, slots: Vec<RxSlot>, name: &str) -> Foretold {
+fn receive_both(tables: &Arc<Snapshot>, slots: Vec<RxSlot>, name: &str) -> Foretold {
     let mut foretold = Foretold::default();
     for slot in slots {
         let said = explain_rx(tables, &slot);

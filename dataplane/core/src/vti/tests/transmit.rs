@@ -30,6 +30,12 @@ fn flow6(len: usize) -> Vec<u8> {
     udp6("2001:db8:1::2", "2001:db8:2::5", 4000, 5000, len)
 }
 
+/// Extended sequence numbers, and the window that they need.
+fn esn(l: &mut Lab) {
+    l.states[OUT].flags.0 |= StateFlags::ESN;
+    l.states[OUT].replay_window = 32;
+}
+
 fn five() -> Vec<Vec<u8>> {
     vec![flow4(100); 5]
 }
@@ -191,8 +197,8 @@ pub(super) const CASES: &[Case<Packets>] = &[
         "txp=2 txB=200 txE=3 aborted=3 | XfrmOutStateSeqError=3"),
     ("tx_seq_maywrap", |l| { l.states[OUT].replay.oseq = 0xffff_fffd; l.states[OUT].extra_flags.0 = ExtraFlags::OSEQ_MAY_WRAP }, five,
         "5 sent", GOOD),
-    ("tx_seq_esn_wrap", |l| { l.states[OUT].replay.oseq = 0xffff_fffd; l.states[OUT].flags.0 |= StateFlags::ESN }, five, "5 sent", GOOD),
-    ("tx_seq_esn_overflow", |l| { let s = &mut l.states[OUT]; (s.replay.oseq, s.replay.oseq_hi) = (0xffff_fffd, u32::MAX); s.flags.0 |= StateFlags::ESN },
+    ("tx_seq_esn_wrap", |l| { l.states[OUT].replay.oseq = 0xffff_fffd; esn(l) }, five, "5 sent", GOOD),
+    ("tx_seq_esn_overflow", |l| { let r = &mut l.states[OUT].replay; (r.oseq, r.oseq_hi) = (0xffff_fffd, u32::MAX); esn(l) },
         five, "2 sent, 3 tx_seq_overflow", "txp=2 txB=200 txE=3 aborted=3 | XfrmOutStateSeqError=3"),
     ("tx_sa_tfcpad", |l| l.states[OUT].tfcpad = 300, || vec![flow4(100); 2], "2 sent", "txp=2 txB=200"),
     ("uvti_no_room_for_tfc", |l| l.states[OUT].tfcpad = 1400, five, "5 tx_no_room", "txE=5 aborted=5 | XfrmOutError=5"),
