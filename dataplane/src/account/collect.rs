@@ -68,7 +68,7 @@ impl Cells {
 
     /// A counter of `/proc/net/xfrm_stat`.
     pub fn mib(&self, mib: Mib) -> u64 {
-        Reason::ALL.iter().filter(|r| r.row().mib == Some(mib)).map(|r| self.dropped(*r)).sum()
+        Reason::ALL.iter().filter(|r| r.row().mib.contains(&mib)).map(|r| self.dropped(*r)).sum()
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 macro_rules! reasons {
     ($( $(#[doc = $meaning:literal])+ $id:ident $name:literal $way:ident
-        [$($link:ident)*] $(vti6 $dropped:ident)? $(mib $mib:ident)? $(sa $sa:ident)? $(icmp $icmp:ident)? => $check:literal; )*) => {
+        [$($link:ident)*] $(vti6 $dropped:ident)? $(mib $mib:ident $(+ $mibs:ident)*)? $(sa $sa:ident)? $(icmp $icmp:ident)? => $check:literal; )*) => {
         /// Why a packet was dropped.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
@@ -24,7 +24,7 @@ macro_rules! reasons {
                     way: Way::$way,
                     link: &[$(LinkField::$link),*],
                     vti6_tx_dropped: false $(|| flag!($dropped))?,
-                    mib: first!($(Some(Mib::$mib),)? None),
+                    mib: &[$(Mib::$mib $(, Mib::$mibs)*)?],
                     sa: first!($(Some(SaStat::$sa),)? None),
                     icmp: first!($(Icmp::$icmp,)? Icmp::Silent),
                     meaning: concat!($($meaning),+).trim_ascii_start(),
@@ -74,7 +74,7 @@ reasons! {
     TxTemplateSpiClash "tx_template_spi_clash" Tx [TxErrors TxCarrierErrors] vti6 dropped mib OutPolError icmp Unreachable
         => "uvti ip xfrm state list";
     /// The SA has `dir in` and was chosen for output.
-    TxWrongDirection "tx_wrong_direction" Tx [TxErrors TxCarrierErrors] vti6 dropped mib OutStateDirError icmp Unreachable
+    TxWrongDirection "tx_wrong_direction" Tx [TxErrors TxCarrierErrors] vti6 dropped mib OutStateDirError + OutPolError icmp Unreachable
         => "uvti ip xfrm state list";
     /// No route to the tunnel's far end (or it is blackholed, prohibited, or its link is down).
     TxNoOuterRoute "tx_no_outer_route" Tx [TxErrors TxCarrierErrors] vti6 dropped mib OutBundleGenError icmp Unreachable
