@@ -90,6 +90,8 @@ pub struct Device {
     pub txqlen: u32,
     /// `net.ipv4.conf.DEV.disable_xfrm`.
     pub disable_xfrm: bool,
+    /// `disable_policy` of the device below: what comes by it needs no input policy.
+    pub no_policy: bool,
 }
 
 impl Device {

@@ -1,7 +1,7 @@
 //! Transactions: all changes of one are published by a single swap, or none is.
 
 use super::host::{Created, Host};
-use super::{Engine, State};
+use super::{Engine, State, sysctl};
 use crate::worker::Message;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -60,15 +60,18 @@ impl Engine {
         let id = DeviceId(state.next_device);
         state.next_device += 1;
         let link = state.host.link(created.ifindex);
-        draft.tables.put_device(Device {
+        let mut device = Device {
             id,
             spec: spec.clone(),
             ifindex: created.ifindex,
             mtu: link.as_ref().map_or(mtu, |l| l.mtu),
             up: link.as_ref().is_some_and(|l| l.up),
             txqlen: link.as_ref().map_or(1000, |l| l.txqlen),
-            disable_xfrm: link.as_ref().is_some_and(|l| l.disable_xfrm),
-        });
+            disable_xfrm: false,
+            no_policy: false,
+        };
+        sysctl::Flags::default().set(state, &draft.tables, &mut device);
+        draft.tables.put_device(device);
         draft.created.push((id, created));
         Ok(())
     }
@@ -137,16 +140,21 @@ impl Engine {
                 changed = true;
             }
         }
+        let settings = sysctl::settings(&mut state, old.settings);
+        changed |= settings != old.settings;
+        tables.settings = settings;
+        let mut flags = sysctl::Flags::default();
         for device in old.devices.iter() {
             let Some(link) = state.host.link(device.ifindex) else { continue };
             let mut now = Device::clone(device);
             now.spec.name = link.name;
-            (now.up, now.mtu, now.txqlen, now.disable_xfrm) =
-                (link.up, link.mtu, link.txqlen, link.disable_xfrm);
+            (now.up, now.mtu, now.txqlen) = (link.up, link.mtu, link.txqlen);
+            flags.set(&mut state, &old, &mut now);
             if now.up != device.up
                 || now.mtu != device.mtu
                 || now.txqlen != device.txqlen
                 || now.disable_xfrm != device.disable_xfrm
+                || now.no_policy != device.no_policy
                 || now.spec.name != device.spec.name
             {
                 tables.put_device(now);

@@ -3,14 +3,20 @@
 mod apply;
 mod check;
 mod host;
+mod monitor;
+mod sysctl;
 mod system;
 mod upkeep;
 
+#[cfg(test)]
+mod hold_tests;
 #[cfg(test)]
 mod tests;
 
 pub use check::{Identity, Place};
 pub use host::{Created, Host, HostDevice, LinkState};
+pub use monitor::{Monitor, Notice};
+pub use sysctl::SysctlError;
 pub use system::SystemHost;
 
 use crate::account::{Cells, Collector, Flip, Stuck};
@@ -73,6 +79,9 @@ struct State {
     collector: Collector,
     next_device: u32,
     udp_ports: BTreeSet<u16>,
+    monitors: monitor::Monitors,
+    /// Sysctls that the host lacks.
+    held: sysctl::Held,
 }
 
 /// The engine could not start.
@@ -126,15 +135,19 @@ impl Engine {
             collector,
             next_device: 1,
             udp_ports: BTreeSet::new(),
+            monitors: monitor::Monitors::default(),
+            held: sysctl::Held::default(),
         };
-        Ok(Arc::new(Self {
+        let engine = Self {
             config,
             tables,
             workers: handles,
             state: Mutex::new(state),
             stopping: AtomicBool::new(false),
             events,
-        }))
+        };
+        engine.refresh();
+        Ok(Arc::new(engine))
     }
 
     /// The tables as they are now.

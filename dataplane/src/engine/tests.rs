@@ -40,7 +40,7 @@ impl Host for MemoryHost {
     }
 
     fn link(&mut self, _ifindex: u32) -> Option<LinkState> {
-        Some(LinkState { name: "vti0".into(), up: true, mtu: 1480, txqlen: 1000, disable_xfrm: false })
+        Some(LinkState { name: "vti0".into(), up: true, mtu: 1480, txqlen: 1000 })
     }
 
     fn set_mtu(&mut self, _ifindex: u32, _mtu: u32) -> Result<(), Refusal> {
@@ -62,14 +62,14 @@ impl Host for MemoryHost {
 }
 
 /// An engine, its devices and its network.
-struct Lab {
-    engine: Arc<Engine>,
-    tuns: Tuns,
+pub(super) struct Lab {
+    pub(super) engine: Arc<Engine>,
+    pub(super) tuns: Tuns,
     net: Vec<MemoryUnderlay>,
-    icmp: Receiver<icmp::Message>,
+    pub(super) icmp: Receiver<icmp::Message>,
 }
 
-fn lab<T: Tamper>(workers: u16, tamper: impl Fn() -> T) -> Lab {
+pub(super) fn lab<T: Tamper>(workers: u16, tamper: impl Fn() -> T) -> Lab {
     let (tuns, net): (Tuns, Vec<_>) =
         (Tuns::default(), (0..workers).map(|_| MemoryUnderlay::new().unwrap()).collect());
     let (icmp_sender, icmp) = unbounded();
@@ -79,8 +79,8 @@ fn lab<T: Tamper>(workers: u16, tamper: impl Fn() -> T) -> Lab {
     Lab { engine, tuns, net, icmp }
 }
 
-const LOCAL: &str = "198.51.100.1";
-const REMOTE: &str = "198.51.100.2";
+pub(super) const LOCAL: &str = "198.51.100.1";
+pub(super) const REMOTE: &str = "198.51.100.2";
 
 fn link() -> LinkSpec {
     LinkSpec {
@@ -96,7 +96,7 @@ fn link() -> LinkSpec {
     }
 }
 
-fn sa(src: &str, dst: &str, spi: u32) -> StateSpec {
+pub(super) fn sa(src: &str, dst: &str, spi: u32) -> StateSpec {
     let key = Key::new((0..20).collect());
     let aead = Some(AlgAead { name: "rfc4106(gcm(aes))".into(), key, icv_bits: 128 });
     let algs = Algorithms { aead, ..Algorithms::default() };
@@ -136,7 +136,7 @@ fn policy(dir: Direction, src: &str, dst: &str, reqid: u32, inner: &str) -> Poli
 }
 
 /// A tunnel with `n` SAs each way: SA *i* for the inner net 10.2.*i*.0/24.
-fn tunnel(n: u32) -> Vec<Op> {
+pub(super) fn tunnel(n: u32) -> Vec<Op> {
     let mut ops = vec![Op::LinkAdd(link())];
     for i in 0..n {
         let inner = format!("10.2.{i}.0/24");
@@ -154,7 +154,7 @@ fn drops(engine: &Engine) -> Vec<(Reason, u64)> {
     Reason::ALL.iter().map(|r| (*r, all.dropped(*r))).filter(|(_, n)| *n > 0).collect()
 }
 
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < Duration::from_secs(20), "timed out: {what}");
@@ -162,17 +162,23 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn tx_in(engine: &Engine) -> u64 {
+pub(super) fn tx_in(engine: &Engine) -> u64 {
     engine.totals().unwrap().all.of(Way::Tx, crate::account::Count::In)
 }
 
-fn dropped(engine: &Engine, reason: Reason) -> u64 {
+pub(super) fn dropped(engine: &Engine, reason: Reason) -> u64 {
     engine.totals().unwrap().all.dropped(reason)
+}
+
+/// Every packet is somewhere.
+pub(super) fn check(lab: &Lab) {
+    let identities = lab.engine.check().unwrap();
+    assert!(identities.iter().all(|i| i.missing() == 0), "{identities:#?}");
 }
 
 impl Lab {
     /// The host sends `n` packets to each of `nets` inner nets.
-    fn send(&self, n: usize, nets: u32) {
+    pub(super) fn send(&self, n: usize, nets: u32) {
         let tun = self.tuns.lock().unwrap()[0].clone();
         for _ in 0..n {
             for i in 0..nets {
@@ -181,7 +187,7 @@ impl Lab {
         }
     }
 
-    fn sent(&self) -> Vec<Vec<u8>> {
+    pub(super) fn sent(&self) -> Vec<Vec<u8>> {
         self.net.iter().flat_map(|n| n.sent()).map(|p| p.packet).collect()
     }
 }

@@ -32,9 +32,11 @@ impl Engine {
             if ticked.elapsed() >= TICK {
                 ticked = Instant::now();
                 dead.extend(self.outlived());
+                self.follow_key_managers();
             }
             if !dead.is_empty() {
                 self.remove_states(&dead);
+                self.tell_expired(&dead);
             }
             if changed() || looked.elapsed() >= LOOK {
                 looked = Instant::now();
@@ -53,6 +55,7 @@ impl Engine {
                 }
             }
             Event::Expired(sa) => dead.push(sa),
+            Event::Acquire(acquire) => self.acquire(&acquire),
         }
     }
 

@@ -234,6 +234,39 @@ reasons! {
     /// The device was deleted while the packet waited in its queue.
     TxDeviceGone "tx_device_gone" Tx []
         => "uvti ip link show";
+    /// No SA fits yet, packets wait for it (`xfrm_larval_drop` is 0), and 101 of this policy do already.
+    TxHoldQueueFull "tx_hold_queue_full" Tx [TxErrors TxAbortedErrors]
+        => "uvti ip xfrm state list";
+    /// Waited for an SA that did not come, or whose policy is gone. A kernel counted it as sent when it began to wait.
+    TxHeldPurged "tx_held_purged" Tx []
+        => "uvti ip xfrm state list";
+    /// Waited for an SA; one came, but for other packets.
+    TxHeldNoSa "tx_held_no_sa" Tx [] mib OutNoStates
+        => "uvti ip xfrm state list";
+    /// Waited for an SA, and is larger than its tunnel's MTU.
+    TxHeldTooBig "tx_held_too_big" Tx [] mib OutStateModeError icmp TooBig
+        => "uvti ip -d link show DEV";
+    /// Waited for an SA; a policy that came meanwhile says block.
+    TxHeldPolicyBlock "tx_held_policy_block" Tx [] mib OutPolBlock
+        => "uvti ip xfrm policy list dir out action block";
+    /// Waited for an SA; the policy that now matches has a template that cannot be resolved.
+    TxHeldPolicyError "tx_held_policy_error" Tx [] mib OutPolError
+        => "uvti ip xfrm policy list dir out";
+    /// Waited for an SA, to whose far end there is no route.
+    TxHeldNoOuterRoute "tx_held_no_outer_route" Tx [] mib OutBundleGenError
+        => "ip route get REMOTE from LOCAL";
+    /// Waited for an SA that has used up a hard byte or packet limit.
+    TxHeldSaExpired "tx_held_sa_expired" Tx [] mib OutStateExpired
+        => "uvti ip -s xfrm state list";
+    /// Waited for an SA whose sequence number would wrap.
+    TxHeldSeqOverflow "tx_held_seq_overflow" Tx [] mib OutStateSeqError
+        => "uvti ip xfrm state list";
+    /// Waited for an SA; this one is not for the device, or the host did not send the packet.
+    TxHeldUnsent "tx_held_unsent" Tx []
+        => "uvti ip xfrm state list";
+    /// The SPI is that of a larval state: a key manager reserved it and has not delivered the SA.
+    RxAcquire "rx_acquire" Rx [RxErrors RxDropped] mib AcquireError
+        => "uvti ip xfrm state list";
 }
 
 impl Reason {

@@ -1,15 +1,19 @@
 //! The tables that the datapath reads, as one immutable snapshot, and the operations that make the next one.
 
 mod devices;
+mod larval;
 mod op;
 mod policies;
+mod settings;
 mod shards;
 mod snapshot;
 mod states;
 
 pub use devices::Devices;
+pub use larval::{Acquire, Larval, Larvals};
 pub use op::{Errno, Op, Refusal, StateMatch};
-pub use policies::{Policies, Policy};
+pub use policies::{HOLD_LIMIT, Policies, Policy};
+pub use settings::Settings;
 pub use shards::Shards;
 pub use snapshot::{Context, Snapshot};
 pub use states::{Resolved, States};

@@ -1,6 +1,6 @@
 //! The SAD: states by what received packets carry, and by what templates ask for.
 
-use super::{Errno, Refusal, StateMatch};
+use super::{Errno, Larvals, Refusal, StateMatch};
 use crate::packet::Flow;
 use crate::tables::Shards;
 use crate::xfrm::{PolicySpec, Proto, Sa, SaId, Spi, StateSpec, Template};
@@ -41,6 +41,8 @@ pub enum Resolved<'a> {
 /// All states.
 #[derive(Clone, Default)]
 pub struct States {
+    /// States that are still to come.
+    pub larvals: Larvals,
     received: Shards<Received, Few>,
     wanted: Shards<Wanted, Few>,
     count: usize,
@@ -120,6 +122,7 @@ impl States {
         };
         match of(src).or_else(|| of(any)) {
             Some(sa) => Resolved::Sa(sa),
+            None if self.larvals.in_progress(policy, t, src, dst) => Resolved::None,
             None if t.spi.0 != 0 && self.lookup(dst, t.spi, t.proto, mark).is_some() => Resolved::SpiClash,
             None => Resolved::None,
         }
@@ -134,7 +137,8 @@ impl States {
     ///
     /// kernel: net/xfrm/xfrm_state.c xfrm_state_add(); SPI 0 is in no index, so it is never in the way
     pub(super) fn check_new(&self, spec: &StateSpec) -> Result<(), Refusal> {
-        match spec.spi.0 != 0 && self.named(&spec.id()).is_some() {
+        let taken = self.named(&spec.id()).is_some() || self.larvals.named(&spec.id()).is_some();
+        match spec.spi.0 != 0 && taken {
             true => Err(Refusal::errno(Errno::Exists)),
             false => Ok(()),
         }

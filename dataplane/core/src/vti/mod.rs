@@ -3,6 +3,7 @@
 //! [`transmit`] and [`receive`] decide and change nothing; [`Transmitter`] and [`Receiver`] act on what was decided,
 //! a burst at a time: any burst, whole, split or one by one, gives the same bytes, verdicts, SA state and counters.
 
+pub mod held;
 pub mod icmp;
 mod inbound;
 mod outbound;

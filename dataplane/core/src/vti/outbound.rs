@@ -10,7 +10,7 @@ use crate::device::Device;
 use crate::esp::{Header, Numbers, SealError, peek};
 use crate::packet::{Buf, Flow, Inner, NotIp, OuterHeader, UdpPorts, proto, tos};
 use crate::reason::Reason;
-use crate::tables::Snapshot;
+use crate::tables::{Acquire, Policy, Snapshot};
 use crate::xfrm::{ExtraFlags, Family, Proto, Sa, StateFlags};
 use std::sync::Arc;
 
@@ -57,6 +57,8 @@ pub enum TxVerdict {
     },
     /// To the SA's home worker, as it is.
     Hop(u16),
+    /// Waits, as it is, for the SA that this policy wants.
+    Hold(Arc<Policy>),
     /// Dropped.
     Drop(Drop),
 }
@@ -90,12 +92,14 @@ pub struct Transmitter {
     lanes: Vec<Lane>,
     /// SAs that reached a limit in this burst.
     deaths: usize,
+    acquires: Vec<Acquire>,
 }
 
 impl Transmitter {
     /// Gives every packet of `burst` a verdict. `me` is this worker, `now` is in seconds since the Unix epoch.
     pub fn run(&mut self, tables: &Snapshot, device: &Device, burst: &mut [TxSlot], me: u16, now: u64) {
         self.clear();
+        self.acquires.clear();
         burst.iter_mut().for_each(dissect);
         for slot in burst.iter_mut().filter(|s| s.pending()) {
             self.admit(tables, device, slot, me);
@@ -109,6 +113,11 @@ impl Transmitter {
         self.clear();
     }
 
+    /// SAs that the last burst wanted and that nobody was asked for yet, one a policy.
+    pub fn acquires(&mut self) -> std::vec::Drain<'_, Acquire> {
+        self.acquires.drain(..)
+    }
+
     fn clear(&mut self) {
         self.groups.clear();
         self.lanes.clear();
@@ -120,6 +129,12 @@ impl Transmitter {
         let deaths = self.deaths;
         self.groups.iter().rposition(|g| g.flow == *flow && g.deaths == deaths).unwrap_or_else(|| {
             let result = transmit::decide(tables, device, flow);
+            if let Err(refused) = &result
+                && let Some(acquire) = transmit::acquire(tables, device, flow, refused)
+                && !self.acquires.iter().any(|a| Arc::ptr_eq(&a.policy, &acquire.policy))
+            {
+                self.acquires.push(acquire);
+            }
             self.groups.push(Group { flow: *flow, result, lane: None, deaths });
             self.groups.len() - 1
         })
@@ -135,9 +150,11 @@ impl Transmitter {
         let group = &mut self.groups[slot.group];
         let decision = match &group.result {
             Ok(decision) => decision,
-            Err(Refused { reason, policy, sa }) => {
-                let (policy, sa) = (policy.clone(), sa.clone());
-                slot.verdict = TxVerdict::Drop(Drop { reason: *reason, sa, policy, mtu: 0 });
+            Err(refused) => {
+                slot.verdict = match transmit::holder(tables, refused) {
+                    Some(policy) => TxVerdict::Hold(policy.clone()),
+                    None => TxVerdict::Drop(refused.clone().into()),
+                };
                 return;
             }
         };

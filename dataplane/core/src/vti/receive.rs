@@ -7,7 +7,9 @@ use crate::esp;
 use crate::packet::{Flow, Outer, proto};
 use crate::reason::Reason;
 use crate::tables::{Policy, Snapshot};
-use crate::xfrm::{Action, Direction, EncapKind, Level, Mode, PolicySpec, Proto, Sa, SaDirection, Template};
+use crate::xfrm::{
+    Action, Direction, EncapKind, Level, Mode, PolicySpec, Proto, Sa, SaDirection, Spi, Template,
+};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -53,12 +55,14 @@ pub fn admit(tables: &Snapshot, outer: &Outer, esp: &[u8]) -> Result<Admitted, R
         return Err(without_tunnel(tables, outer, esp).into());
     };
     let refused = |reason| Refused { reason, device: Some(device.clone()), sa: None };
-    outer_policy(tables, outer)?;
+    if !device.no_policy {
+        outer_policy(tables, outer)?;
+    }
     let (spi, seq) = header.ok_or_else(|| refused(Reason::RxShort))?;
     let sa = tables
         .states
         .lookup(outer.dst, spi, Proto::Esp, device.spec.ikey)
-        .ok_or_else(|| refused(Reason::RxNoSa))?;
+        .ok_or_else(|| refused(without_sa(tables, device, outer, spi)))?;
     check_sa(sa, outer).map_err(|reason| Refused { sa: Some(sa.clone()), ..refused(reason) })?;
     Ok(Admitted { device: device.clone(), sa: sa.clone(), seq })
 }
@@ -69,6 +73,14 @@ fn check_not_ike(payload: &[u8]) -> Result<(), Reason> {
         p if p == KEEPALIVE => Err(Reason::RxKeepalive),
         [0, 0, 0, 0, ..] => Err(Reason::RxNonEsp),
         _ => Ok(()),
+    }
+}
+
+/// kernel: net/xfrm/xfrm_input.c xfrm_input()
+fn without_sa(tables: &Snapshot, device: &Device, outer: &Outer, spi: Spi) -> Reason {
+    match tables.states.larvals.received(outer.dst, spi, Proto::Esp, device.spec.ikey) {
+        Some(_) => Reason::RxAcquire,
+        None => Reason::RxNoSa,
     }
 }
 

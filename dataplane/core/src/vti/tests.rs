@@ -86,6 +86,7 @@ impl Told {
                         count(&mut told.notes, &error);
                     }
                 }
+                TxVerdict::Hold(_) => count(&mut told.verdicts, "held"),
                 TxVerdict::Pending | TxVerdict::Hop(_) => count(&mut told.verdicts, "not decided here"),
             }
         }

@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::packet::{Flow, OuterHeader};
 use crate::reason::Reason;
 use crate::route::{Route, RouteKey};
-use crate::tables::{Policy, Resolved, Snapshot};
+use crate::tables::{Acquire, Policy, Resolved, Snapshot};
 use crate::xfrm::{Action, Direction, Family, Level, Mode, Sa, SaDirection, Template};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -40,6 +40,13 @@ pub struct Refused {
     pub sa: Option<Arc<Sa>>,
 }
 
+impl From<Refused> for crate::vti::Drop {
+    fn from(refused: Refused) -> Self {
+        let Refused { reason, policy, sa } = refused;
+        Self { reason, sa, policy, mtu: 0 }
+    }
+}
+
 impl From<Reason> for Refused {
     fn from(reason: Reason) -> Self {
         Refused { reason, policy: None, sa: None }
@@ -58,6 +65,31 @@ pub fn decide(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Decisio
     Ok(Decision { policy: bundle.policy, sa: bundle.sa, route, mtu, tfc_len })
 }
 
+/// What a key manager is to be asked for, after a flow was refused: the SA that was not there, unless it was asked for
+/// already or nobody listens.
+///
+/// kernel: net/xfrm/xfrm_state.c xfrm_state_find()
+pub fn acquire(tables: &Snapshot, device: &Device, flow: &Flow, refused: &Refused) -> Option<Acquire> {
+    if !tables.settings.key_manager || !matches!(refused.reason, Reason::TxNoSa | Reason::TxNoTransform) {
+        return None;
+    }
+    let policy = refused.policy.as_ref()?;
+    let template = policy.spec.templates.first()?;
+    let (src, dst) = template_ends(template, flow);
+    if tables.states.larvals.in_progress(&policy.spec, template, src, dst) {
+        return None;
+    }
+    Some(Acquire { policy: policy.clone(), flow: *flow, dev: device.spec.name.clone() })
+}
+
+/// The policy on which a refused flow's packets wait for the SA, if they do.
+///
+/// kernel: net/xfrm/xfrm_policy.c xfrm_create_dummy_bundle()
+pub fn holder<'a>(tables: &Snapshot, refused: &'a Refused) -> Option<&'a Arc<Policy>> {
+    let waits = refused.reason == Reason::TxNoSa && !tables.settings.larval_drop;
+    refused.policy.as_ref().filter(|_| waits)
+}
+
 /// Policy, SA and outer route for a flow: what the kernel calls a bundle.
 struct Bundle {
     policy: Arc<Policy>,
@@ -74,7 +106,8 @@ impl Bundle {
 
 /// kernel: net/xfrm/xfrm_policy.c xfrm_lookup_with_ifid()
 fn bundle(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Bundle, Refused> {
-    if device.disable_xfrm {
+    // IPv6 has no such sysctl. kernel: net/ipv4/route.c __mkroute_output() DST_NOXFRM
+    if device.disable_xfrm && flow.family() == Family::V4 {
         return Err(Reason::TxXfrmDisabled.into());
     }
     let policy = policy_out(tables, device, flow)?;

@@ -29,6 +29,10 @@ fn five(p: &Peer) -> Vec<RxSlot> {
     numbered(p, &[1, 2, 3, 4, 5])
 }
 
+fn three(p: &Peer) -> Vec<RxSlot> {
+    numbered(p, &[1, 2, 3])
+}
+
 fn forged(p: &Peer) -> Vec<RxSlot> {
     five(p).into_iter().map(|s| change(s, |b| *b.last_mut().unwrap() ^= 1)).collect()
 }
@@ -123,6 +127,9 @@ const CASES: &[Case<Packets>] = &[
     ("rx_trunc_4", |_| (), |p| cut(p, 4), "5 rx_short", "rxE=5 rxD=5 | XfrmInHdrError=5"),
     ("rx_unknown_spi", |l| l.states[IN].spi = Spi(0x999), five, "5 rx_no_sa", "rxE=5 rxD=5 | XfrmInNoStates=5"),
     ("rx_sa_mark_mismatch", |l| l.states[IN].mark = Mark::exact(2), five, "5 rx_no_sa", "rxE=5 rxD=5 | XfrmInNoStates=5"),
+    ("rx_larval_acq", |l| { let s = l.states.remove(IN); l.reserved.push(s) }, five, "5 rx_acquire", "rxE=5 rxD=5 | XfrmAcquireError=5"),
+    ("rx_disable_policy_lower", |l| { l.policies.remove(IN); l.devices[0].no_policy = true }, three, "3 delivered", "rxp=3 rxB=300"),
+    ("uvti_disable_policy_outer", |l| { let mut p = l.policies[IN].clone(); p.mark = Mark::default(); l.policies.push(p); l.devices[0].no_policy = true }, three, "3 delivered", "rxp=3 rxB=300"),
     ("uvti_sa_dir_out", |l| l.states[IN].dir = Some(SaDirection::Out), five, "5 rx_wrong_direction", "rxE=5 rxD=5 | XfrmInStateDirError=5"),
     ("rx_encap_mismatch", udp_encap, five, "5 rx_encap_mismatch", "rxE=5 rxD=5 | XfrmInStateMismatch=5"),
     ("uvti_encap_not_wanted", |_| (), |p| five(&p.clone().in_udp()), "5 rx_encap_mismatch", "rxE=5 rxD=5 | XfrmInStateMismatch=5"),

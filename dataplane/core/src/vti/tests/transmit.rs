@@ -6,7 +6,7 @@ use crate::packet::testing::{set_df, udp4, udp6};
 use crate::packet::{UDP_HEADER, proto};
 use crate::reason::Reason;
 use crate::route::Route;
-use crate::tables::Snapshot;
+use crate::tables::{Context, Op, Snapshot};
 use crate::vti::testing::{BELOW, IN, KEY, Lab, NOW, OUT, VTI, aes_gcm, device, ip, policy, state, tx_burst};
 use crate::vti::{Transmitter, TxSlot, TxVerdict};
 use crate::xfrm::{
@@ -117,6 +117,9 @@ const CASES: &[Case<Packets>] = &[
     ("tx_ok_natt", udp_encap, five, "5 sent", GOOD),
     ("tx_short_ipv4", |_| (), || vec![vec![0x45; 10]; 5], "5 tx_runt", "txE=5"),
     ("tx_proto_arp", |_| (), || vec![vec![0; 28]; 5], "5 tx_not_ip", "txE=5"),
+    ("tx_nosa_larval0", |l| { l.states.remove(OUT); l.settings.larval_drop = false }, five, "5 held", ""),
+    ("tx_sa_larval", |l| { let s = l.states.remove(OUT); l.reserved.push(s) }, five, "5 tx_no_sa", NO_STATES),
+    ("uvti_disable_xfrm_6in4", |l| l.devices[0].disable_xfrm = true, five6, "5 sent", "txp=5 txB=600"),
     ("tx_disable_xfrm", |l| l.devices[0].disable_xfrm = true, five, "5 tx_xfrm_disabled", CARRIER),
     ("tx_nopol_none", |l| l.policies.clear(), five, "5 tx_no_policy", CARRIER),
     ("tx_nopol_mark", |l| l.policies[OUT].mark = Mark::exact(2), five, "5 tx_no_policy", CARRIER),
@@ -191,8 +194,8 @@ const CASES: &[Case<Packets>] = &[
         "txp=2 txB=200 txE=3 aborted=3 | XfrmOutStateSeqError=3"),
     ("tx_seq_maywrap", |l| { l.states[OUT].replay.oseq = 0xffff_fffd; l.states[OUT].extra_flags.0 = ExtraFlags::OSEQ_MAY_WRAP }, five,
         "5 sent", GOOD),
-    ("tx_seq_esn_wrap", |l| { l.states[OUT].replay.oseq = 0xffff_fffd; l.states[OUT].flags.0 |= StateFlags::ESN }, five, "5 sent", GOOD),
-    ("tx_seq_esn_overflow", |l| { let s = &mut l.states[OUT]; (s.replay.oseq, s.replay.oseq_hi) = (0xffff_fffd, u32::MAX); s.flags.0 |= StateFlags::ESN },
+    ("tx_seq_esn_wrap", |l| { let s = &mut l.states[OUT]; (s.replay.oseq, s.replay_window) = (0xffff_fffd, 32); s.flags.0 |= StateFlags::ESN }, five, "5 sent", GOOD),
+    ("tx_seq_esn_overflow", |l| { let s = &mut l.states[OUT]; (s.replay.oseq, s.replay.oseq_hi, s.replay_window) = (0xffff_fffd, u32::MAX, 32); s.flags.0 |= StateFlags::ESN },
         five, "2 sent, 3 tx_seq_overflow", "txp=2 txB=200 txE=3 aborted=3 | XfrmOutStateSeqError=3"),
     ("tx_sa_tfcpad", |l| l.states[OUT].tfcpad = 300, || vec![flow4(100); 2], "2 sent", "txp=2 txB=200"),
     ("uvti_no_room_for_tfc", |l| l.states[OUT].tfcpad = 1400, five, "5 tx_no_room", "txE=5 aborted=5 | XfrmOutError=5"),
@@ -259,8 +262,24 @@ fn counted_like_the_kernel_over_ipv6() {
 fn every_reason_of_the_core_is_here() {
     use Reason::*;
     // TxSealFailed: the cipher's limit is 64 GiB.
-    let by_the_runtime =
-        [TxWorkerGone, TxLowerQueueFull, TxLowerTooBig, TxSendFailed, TxDeviceGone, TxSealFailed];
+    let by_the_runtime = [
+        TxWorkerGone,
+        TxLowerQueueFull,
+        TxLowerTooBig,
+        TxSendFailed,
+        TxDeviceGone,
+        TxSealFailed,
+        TxHoldQueueFull,
+        TxHeldPurged,
+        TxHeldNoSa,
+        TxHeldTooBig,
+        TxHeldPolicyBlock,
+        TxHeldPolicyError,
+        TxHeldNoOuterRoute,
+        TxHeldSaExpired,
+        TxHeldSeqOverflow,
+        TxHeldUnsent,
+    ];
     let texts: Vec<_> = CASES.iter().map(|c| c.3).collect();
     assert_covered(&texts, "tx_", &by_the_runtime);
 }
@@ -348,4 +367,65 @@ fn tfc_padding_does_not_exceed_the_path() {
     lab.states[OUT].tfcpad = 9000;
     lab.routes[0].1 = Some(Route { ifindex: BELOW, mtu: 400 });
     assert_eq!(run(&lab, &five())[0].buf.len(), 400);
+}
+
+/// Scenario tx_nosa_km: one acquire, whatever the number of packets; what it says is what the kernel says.
+#[test]
+fn an_sa_that_is_missing_is_asked_for_once() {
+    let mut lab = Lab::vti();
+    lab.states.remove(OUT);
+    lab.settings.key_manager = true;
+    let mut tables = lab.tables();
+    let mut transmitter = Transmitter::default();
+    let mut send = |tables: &Snapshot| {
+        transmitter.run(tables, &lab.devices[0], &mut tx_burst(&five()), 0, NOW);
+        transmitter.acquires().collect::<Vec<_>>()
+    };
+    let acquires = send(&tables);
+    assert_eq!(acquires.len(), 1);
+    let larval = tables.acquire(&acquires[0], NOW).unwrap();
+    let (spec, sel) = (&larval.spec, larval.spec.sel.as_ref().unwrap());
+    assert_eq!((spec.spi, spec.mark, spec.reqid, spec.seq), (Spi(0), Mark::exact(KEY), 1, 1));
+    assert_eq!(
+        (sel.src.to_string(), sel.dport.value, sel.dev.as_deref()),
+        ("10.1.0.2/32".into(), 5000, Some("vti0"))
+    );
+    assert_eq!(tables.acquire(&acquires[0], NOW), None, "in progress");
+    assert!(send(&tables).is_empty());
+    assert_eq!(tables.state_infos().len(), 2);
+    // Scenario tx_nosa_acq_expires: after 30 s it is asked for again.
+    assert!(tables.expire_larvals(NOW + 29).is_empty());
+    assert_eq!(tables.expire_larvals(NOW + 30), [larval]);
+    assert_eq!(send(&tables).len(), 1);
+}
+
+/// The SA that comes takes the place of its larval state, be it added or updated.
+#[test]
+fn a_state_that_is_added_delivers_its_larval_state() {
+    for reserved in [false, true] {
+        let mut lab = Lab::vti();
+        let spec = lab.states.remove(OUT);
+        lab.settings.key_manager = true;
+        let mut tables = lab.tables();
+        let mut transmitter = Transmitter::default();
+        transmitter.run(&tables, &lab.devices[0], &mut tx_burst(&five()), 0, NOW);
+        let acquire = transmitter.acquires().next().unwrap();
+        tables.acquire(&acquire, NOW).unwrap();
+        let mut random = || 7;
+        let mut cx = Context { now: NOW, random: &mut random };
+        let new = StateSpec { mark: Mark::exact(KEY), ..spec };
+        let op = if reserved {
+            let alloc = Op::StateAlloc { spec: Box::new(new.clone()), min: 0x100, max: 0x100 };
+            tables.apply(&alloc, &mut cx).unwrap();
+            assert_eq!(tables.states.larvals.iter().count(), 1, "the one that asked has the SPI");
+            assert!(tables.apply(&alloc, &mut cx).is_err(), "taken");
+            assert!(tables.apply(&Op::StateAdd(Box::new(new.clone())), &mut cx).is_err(), "kernel: EEXIST");
+            Op::StateUpdate(Box::new(new))
+        } else {
+            Op::StateAdd(Box::new(new))
+        };
+        tables.apply(&op, &mut cx).unwrap();
+        assert_eq!((tables.states.larvals.iter().count(), tables.states.len()), (0, 2));
+        assert_eq!(Told::transmitted(&run_on(&tables, &lab, &five()), false).verdicts(), "5 sent");
+    }
 }
