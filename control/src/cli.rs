@@ -2,7 +2,7 @@
 
 use crate::client::{Client, ClientError};
 use crate::protocol::Namespace;
-use crate::{demo, ip, run, views};
+use crate::{demo, ip, run, sysctl, views};
 use clap::{Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -57,6 +57,8 @@ enum Command {
         #[arg(short, long)]
         json: bool,
     },
+    /// Read and set the sysctls that the dataplane goes by: the host's where it has them, else uvti's own.
+    Sysctl(sysctl::Args),
     /// Show it all: two namespaces, a tunnel, traffic, and one drop of each kind beside the kernel's counters.
     Demo(demo::Args),
 }
@@ -84,6 +86,7 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
         Command::XfrmStat => finish(ask(control, views::xfrm_stat)),
         Command::Reasons { json } => finish(print(&views::reasons(json))),
         Command::Check { json } => finish(ask(control, |c| views::check(c, json))),
+        Command::Sysctl(args) => finish(ask_sysctl(control, &args)),
         Command::Demo(args) => finish(demo::run(&args)),
     }
 }
@@ -94,6 +97,14 @@ fn ask(
 ) -> anyhow::Result<ExitCode> {
     let (text, fine) = view(&mut Client::connect(control, &Namespace::Own)?)?;
     print(&text)?;
+    Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn ask_sysctl(control: Option<&std::path::Path>, args: &sysctl::Args) -> anyhow::Result<ExitCode> {
+    let mut client = Client::connect(control, &Namespace::Own)?;
+    let (text, complaints, fine) = sysctl::run(&mut client, args)?;
+    print(&text)?;
+    eprint!("{complaints}");
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

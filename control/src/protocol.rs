@@ -54,6 +54,13 @@ pub enum Request {
         /// Its name, for error messages.
         file: String,
     },
+    /// A sysctl that the dataplane goes by.
+    Sysctl {
+        /// Its name.
+        name: String,
+        /// Its new value, if it is to be set.
+        value: Option<String>,
+    },
 }
 
 /// The answer to a [`Request`].
@@ -86,6 +93,8 @@ pub enum Response {
     Check(CheckReport),
     /// To `Reload`.
     Reloaded(Reloaded),
+    /// To `Sysctl`: the value now in force, or why there is none.
+    Sysctl(Result<String, String>),
     /// The request was not understood or could not be answered.
     Error(String),
 }

@@ -52,6 +52,8 @@ pub trait Dataplane: Send + Sync {
     fn refresh(&self);
     /// Replaces the configuration by that of a batch file.
     fn reload(&self, text: &str, file: &str) -> Reloaded;
+    /// Reads a sysctl, or sets it.
+    fn sysctl(&self, name: &str, value: Option<&str>) -> Result<String, String>;
 }
 
 /// Why the socket could not be bound.
@@ -263,5 +265,6 @@ fn answer(dataplane: &dyn Dataplane, request: Request) -> Response {
         }
         Request::Check => Response::Check(dataplane.check()),
         Request::Reload { text, file } => Response::Reloaded(dataplane.reload(&text, &file)),
+        Request::Sysctl { name, value } => Response::Sysctl(dataplane.sysctl(&name, value.as_deref())),
     }
 }

@@ -111,6 +111,13 @@ impl Dataplane for Service {
         self.0.refresh();
     }
 
+    fn sysctl(&self, name: &str, value: Option<&str>) -> Result<String, String> {
+        if let Some(value) = value {
+            self.0.set_sysctl(name, value).map_err(|error| error.to_string())?;
+        }
+        self.0.sysctl(name).map_err(|error| error.to_string())
+    }
+
     fn reload(&self, text: &str, file: &str) -> Reloaded {
         let links = self.links();
         let plan = match batch::plan(file, text, &Running(&links)) {

@@ -92,6 +92,10 @@ pub struct Device {
     pub disable_xfrm: bool,
     /// `disable_policy` of the device below: what comes by it needs no input policy.
     pub no_policy: bool,
+    /// `vti6` with endpoints: the local one is not an address of this host.
+    pub local_not_ours: bool,
+    /// `vti6` with endpoints: the remote one is an address of this host.
+    pub remote_is_ours: bool,
 }
 
 impl Device {

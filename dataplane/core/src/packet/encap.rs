@@ -49,6 +49,11 @@ impl OuterHeader {
             push_udp(buf, ports)?;
             protocol = proto::UDP;
         }
+        self.push_around(buf, protocol)
+    }
+
+    /// Puts the IP header alone in front of a packet of `protocol`.
+    pub fn push_around(&self, buf: &mut Buf, protocol: u8) -> Result<(), NoRoom> {
         match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => self.push_ipv4(buf, src, dst, protocol),
             (IpAddr::V6(src), IpAddr::V6(dst)) => self.push_ipv6(buf, src, dst, protocol),

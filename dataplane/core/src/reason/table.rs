@@ -267,6 +267,18 @@ reasons! {
     /// The SPI is that of a larval state: a key manager reserved it and has not delivered the SA.
     RxAcquire "rx_acquire" Rx [RxErrors RxDropped] mib AcquireError
         => "uvti ip xfrm state list";
+    /// A plain IP-in-IP packet from the tunnel's far end: `ip_vti` takes it and finds no SA for it.
+    RxPlainIpip "rx_plain_ipip" Rx [RxErrors RxDropped] mib InNoStates
+        => "uvti stat";
+    /// `vti6`: the inner packet's source is the tunnel's far end.
+    TxSourceIsRemote "tx_source_is_remote" Tx [TxErrors] vti6 dropped
+        => "uvti ip -d link show DEV";
+    /// `vti6`: the tunnel's local address is not one of this host's.
+    TxLocalNotOurs "tx_local_not_ours" Tx [TxErrors TxCarrierErrors] vti6 dropped icmp Unreachable
+        => "ip address show";
+    /// `vti6`: the tunnel's remote address is one of this host's.
+    TxRemoteIsOurs "tx_remote_is_ours" Tx [TxErrors TxCarrierErrors] vti6 dropped icmp Unreachable
+        => "ip address show";
 }
 
 impl Reason {

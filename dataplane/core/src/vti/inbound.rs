@@ -4,10 +4,10 @@ use super::Drop;
 use super::receive::{self, Admitted, Refused};
 use crate::device::{Device, DeviceId};
 use crate::esp::{self, NextHeader, OpenError, ReplayError};
-use crate::packet::{Buf, Flow, Incoming, Inner, Outer, tos};
+use crate::packet::{Buf, Flow, Incoming, Inner, Outer, OuterHeader, tos};
 use crate::reason::Reason;
 use crate::tables::{Policy, Snapshot};
-use crate::xfrm::{Mode, Sa, Spi, StateFlags};
+use crate::xfrm::{Family, Mode, Sa, Spi, StateFlags};
 use std::sync::Arc;
 
 /// One packet of a burst.
@@ -129,7 +129,11 @@ impl Known {
         now: u64,
     ) -> Result<usize, Refusal> {
         let without_policy = |reason| (reason, None);
-        let next_header = decrypt(&self.sa, &mut slot.buf, seq, now).map_err(without_policy)?;
+        let mut next_header = decrypt(&self.sa, &mut slot.buf, seq, now).map_err(without_policy)?;
+        if self.sa.spec.mode == Mode::Beet {
+            next_header =
+                put_header(&self.sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
+        }
         let len = slot.buf.len();
         let inner =
             inner_packet(&self.sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
@@ -165,12 +169,14 @@ fn decrypt(sa: &Sa, buf: &mut Buf, seq: u32, now: u64) -> Result<NextHeader, Rea
         ReplayError::Old => Reason::RxReplayOld,
         ReplayError::Duplicate => Reason::RxReplayDuplicate,
     })?;
+    // kernel: net/xfrm/xfrm_state.c xfrm_state_check_expire(): used, whatever becomes of the packet
+    run.touch(now);
     let used = run.current();
     if sa.exhausted(used.packets, used.bytes) {
         run.kill();
         return Err(Reason::RxSaExpired);
     }
-    if sa.spec.mode != Mode::Tunnel {
+    if !matches!(sa.spec.mode, Mode::Tunnel | Mode::Beet) {
         return Err(Reason::RxNotTunnelMode);
     }
     let seq_hi = sa.spec.flags.has(StateFlags::ESN).then_some((seq >> 32) as u32);
@@ -183,6 +189,22 @@ fn decrypt(sa: &Sa, buf: &mut Buf, seq: u32, now: u64) -> Result<NextHeader, Rea
     run.add_lost(run.window.advance(seq));
     run.consume(1, buf.len() as u64, now);
     Ok(next_header)
+}
+
+/// In beet mode the inner header stayed at home: it is made of the SA's selector and the outer header.
+///
+/// kernel: net/xfrm/xfrm_input.c xfrm4_remove_beet_encap(), xfrm6_remove_beet_encap()
+fn put_header(sa: &Sa, buf: &mut Buf, outer: &Outer, upper: NextHeader) -> Result<NextHeader, Reason> {
+    /// The pseudo header for IPv4 options, which only a kernel's peer would send.
+    const PSEUDO: u8 = 94;
+    let sel = &sa.selector;
+    let (src, dst) = (sel.src.addr(), sel.dst.addr());
+    if sel.family != Some(Family::of(dst)) || upper.0 == PSEUDO {
+        return Err(Reason::RxInnerProto);
+    }
+    let header = OuterHeader { src, dst, tos: outer.tos, df: false, id: 0, flow_label: 0, udp: None };
+    header.push_around(buf, upper.0).map_err(|_| Reason::RxInnerShort)?;
+    Ok(if dst.is_ipv4() { NextHeader::IPV4 } else { NextHeader::IPV6 })
 }
 
 /// The inner packet, freed of TFC padding, with congestion marked.

@@ -56,7 +56,7 @@ pub fn admit(tables: &Snapshot, outer: &Outer, esp: &[u8]) -> Result<Admitted, R
     };
     let refused = |reason| Refused { reason, device: Some(device.clone()), sa: None };
     if !device.no_policy {
-        outer_policy(tables, outer)?;
+        outer_policy(tables, outer, proto::ESP)?;
     }
     let (spi, seq) = header.ok_or_else(|| refused(Reason::RxShort))?;
     let sa = tables
@@ -65,6 +65,20 @@ pub fn admit(tables: &Snapshot, outer: &Outer, esp: &[u8]) -> Result<Admitted, R
         .ok_or_else(|| refused(without_sa(tables, device, outer, spi)))?;
     check_sa(sa, outer).map_err(|reason| Refused { sa: Some(sa.clone()), ..refused(reason) })?;
     Ok(Admitted { device: device.clone(), sa: sa.clone(), seq })
+}
+
+/// What a plain IP-in-IP packet is for a VTI, which takes it from its far end: the device it met, if it counts there,
+/// and the reason for which it is dropped. `None` if it is none of ours.
+///
+/// kernel: net/ipv4/ip_vti.c vti_rcv_ipip(): looked up as an SA of protocol 4, which there is not
+pub fn plain_ipip(tables: &Snapshot, outer: &Outer) -> Option<Refused> {
+    let device = tables.devices.tunnel(outer.dst, outer.src)?;
+    if !device.no_policy
+        && let Err(reason) = outer_policy(tables, outer, proto::IPIP)
+    {
+        return Some(reason.into());
+    }
+    Some(Refused { device: Some(device.clone()), ..Reason::RxPlainIpip.into() })
 }
 
 /// RFC 3948 §2: what shares the port with ESP.
@@ -96,10 +110,10 @@ fn without_tunnel(tables: &Snapshot, outer: &Outer, esp: &[u8]) -> Reason {
 /// The input policies without mark apply to the outer packet first, which has not come through IPsec yet.
 ///
 /// kernel: net/ipv4/ip_vti.c vti_input() xfrm4_policy_check()
-fn outer_policy(tables: &Snapshot, outer: &Outer) -> Result<(), Reason> {
+fn outer_policy(tables: &Snapshot, outer: &Outer, carried: u8) -> Result<(), Reason> {
     let (protocol, sport, dport) = match outer.udp {
         Some(ports) => (proto::UDP, ports.src, ports.dst),
-        None => (proto::ESP, 0, 0),
+        None => (carried, 0, 0),
     };
     let flow = Flow { src: outer.src, dst: outer.dst, proto: protocol, sport, dport };
     match tables.policies.lookup(Direction::In, &flow, "", 0, 0) {

@@ -92,7 +92,18 @@ pub fn device(name: &str, ifindex: u32, local: IpAddr, remote: IpAddr, key: u32)
         mtu: None,
     };
     let id = DeviceId(ifindex);
-    Device { id, spec, ifindex, mtu, up: true, txqlen: 1000, disable_xfrm: false, no_policy: false }
+    Device {
+        id,
+        spec,
+        ifindex,
+        mtu,
+        up: true,
+        txqlen: 1000,
+        disable_xfrm: false,
+        no_policy: false,
+        local_not_ours: false,
+        remote_is_ours: false,
+    }
 }
 
 /// A policy for all packets of both families between these outer addresses.

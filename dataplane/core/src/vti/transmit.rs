@@ -55,9 +55,13 @@ impl From<Reason> for Refused {
 
 /// Decides for a flow that is about to leave by `device`. Pure: nothing is changed, numbers are not taken.
 pub fn decide(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Decision, Refused> {
+    if device.family() == Family::V6 && flow.src == device.spec.remote {
+        return Err(Reason::TxSourceIsRemote.into());
+    }
     let bundle = bundle(tables, device, flow)?;
     let refused = |reason| bundle.refused(reason);
     check_state(device, &bundle).map_err(refused)?;
+    check_ends(device).map_err(refused)?;
     let route = bundle.route.ok_or_else(|| refused(Reason::TxNotTunnelMode))?;
     check_loop(tables, device, &bundle.sa, route).map_err(refused)?;
     let fits = largest_inner(&bundle.sa, route);
@@ -189,6 +193,15 @@ fn check_state(device: &Device, bundle: &Bundle) -> Result<(), Reason> {
     let source_fits = ends.local.is_unspecified() || spec.src == ends.local;
     let destination_fits = ends.remote.is_unspecified() || spec.dst == ends.remote;
     if source_fits && destination_fits { Ok(()) } else { Err(Reason::TxEndpointMismatch) }
+}
+
+/// kernel: net/ipv6/ip6_tunnel.c ip6_tnl_xmit_ctl()
+fn check_ends(device: &Device) -> Result<(), Reason> {
+    match (device.local_not_ours, device.remote_is_ours) {
+        (true, _) => Err(Reason::TxLocalNotOurs),
+        (_, true) => Err(Reason::TxRemoteIsOurs),
+        _ => Ok(()),
+    }
 }
 
 /// Tunnels in tunnels that are followed before they are called a loop. kernel: net/core/dev.h XMIT_RECURSION_LIMIT

@@ -98,7 +98,15 @@ impl Runtime {
     pub fn consume(&self, packets: u64, bytes: u64, now: u64) {
         add(&self.packets, packets);
         add(&self.bytes, bytes);
-        if packets > 0 && self.use_time.load(Relaxed) == 0 {
+        if packets > 0 {
+            self.touch(now);
+        }
+    }
+
+    /// Notes the first use.
+    #[inline]
+    pub fn touch(&self, now: u64) {
+        if self.use_time.load(Relaxed) == 0 {
             self.use_time.store(now, Relaxed);
         }
     }

@@ -236,6 +236,15 @@ const VTI6: &[Case<Packets>] = &[
         "txE=5 txD=5 carrier=5 | XfrmOutBundleGenError=5 | 5x addr-unreach"),
     ("vti6_big_v6", |_| (), || vec![flow6(1440)], "1 tx_too_big", "txE=1 txD=1 |  | 1x packet-too-big mtu 1426"),
     ("vti6_big_v4_df", |_| (), || vec![df(1440); 5], "5 tx_too_big", "txE=5 txD=5 |  | 5x frag-needed mtu 1426"),
+    ("vti6_nosa_larval0", |l| { l.states.remove(OUT); l.settings.larval_drop = false }, five6, "5 held", ""),
+    ("vti6_local_not_ours", |l| l.devices[0].local_not_ours = true, five6, "5 tx_local_not_ours",
+        "txE=5 txD=5 carrier=5 |  | 5x addr-unreach"),
+    ("uvti_vti6_remote_is_ours", |l| l.devices[0].remote_is_ours = true, five6, "5 tx_remote_is_ours",
+        "txE=5 txD=5 carrier=5 |  | 5x addr-unreach"),
+    ("uvti_vti6_order_ends_after_state", |l| { l.devices[0].local_not_ours = true; l.states.remove(OUT); }, five6, "5 tx_no_sa",
+        "txE=5 txD=5 carrier=5 | XfrmOutNoStates=5 | 5x addr-unreach"),
+    ("uvti_vti6_source_is_remote", |_| (), || vec![udp6("2001:db8:ff::2", "2001:db8:2::5", 4000, 5000, 120); 5],
+        "5 tx_source_is_remote", "txE=5 txD=5"),
     ("vti6_short", |_| (), || vec![vec![0x60; 10]; 5], "5 tx_runt", "txE=5 txD=5"),
 ];
 
@@ -280,7 +289,7 @@ fn every_reason_of_the_core_is_here() {
         TxHeldSeqOverflow,
         TxHeldUnsent,
     ];
-    let texts: Vec<_> = CASES.iter().map(|c| c.3).collect();
+    let texts: Vec<_> = CASES.iter().chain(VTI6).map(|c| c.3).collect();
     assert_covered(&texts, "tx_", &by_the_runtime);
 }
 
