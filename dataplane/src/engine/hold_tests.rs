@@ -5,6 +5,7 @@ use crate::account::Count;
 use crate::engine::Notice;
 use crate::worker::tamper::Honest;
 use std::time::Duration;
+use uvti_core::packet::Outer;
 use uvti_core::packet::testing::{set_df, udp4};
 use uvti_core::reason::{LinkStats, Mib, Reason, Way};
 use uvti_core::tables::Op;
@@ -147,4 +148,43 @@ fn a_key_manager_is_asked_once() {
     until("nobody listens", || !a.engine.tables().settings.key_manager);
     a.engine.stop();
     upkeep.join().unwrap();
+}
+
+/// Scenario tx_expire_soft: one notice, and the SA goes on.
+#[test]
+fn a_soft_limit_is_told_once() {
+    let a = lab(1, || Honest);
+    let mut ops = tunnel(1);
+    let Op::StateAdd(out) = &mut ops[1] else { panic!() };
+    out.limits.soft_packets = 2;
+    a.engine.apply(&ops).unwrap();
+    let monitor = a.engine.monitor();
+    let engine = a.engine.clone();
+    let upkeep = std::thread::spawn(move || engine.upkeep(|| false));
+    a.send(5, 1);
+    let Ok(Notice::Expired { state, hard: false }) = monitor.notices.recv_timeout(Duration::from_secs(10))
+    else {
+        panic!("no notice")
+    };
+    assert_eq!(state.spec.spi.0, 0x1000);
+    until("five sent", || stats(&a).tx_packets == 5);
+    a.engine.stop();
+    upkeep.join().unwrap();
+    assert!(monitor.notices.try_recv().is_err());
+}
+
+/// Scenario rx_ipip_plain, and the same from somebody else, which is not ours to count.
+#[test]
+fn plain_ipip_from_the_far_end_is_counted() {
+    let a = lab(1, || Honest);
+    a.engine.apply(&tunnel(1)).unwrap();
+    let outer =
+        |src: &str| Outer { src: src.parse().unwrap(), dst: LOCAL.parse().unwrap(), tos: 0, udp: None };
+    let inner = udp4("10.2.0.5", "10.1.0.2", 4000, 5000, 100);
+    a.net[0].arrive_ipip(outer("198.51.100.9"), &inner);
+    (0..3).for_each(|_| a.net[0].arrive_ipip(outer(REMOTE), &inner));
+    until("three", || dropped(&a.engine, Reason::RxPlainIpip) == 3);
+    let counted = LinkStats { rx_errors: 3, rx_dropped: 3, ..LinkStats::default() };
+    assert_eq!((stats(&a), a.engine.totals().unwrap().all.mib(Mib::InNoStates)), (counted, 3));
+    check(&a);
 }

@@ -79,11 +79,11 @@ impl Engine {
         }
     }
 
-    /// SAs that have reached a hard limit.
-    pub(super) fn tell_expired(&self, dead: &[Arc<Sa>]) {
+    /// SAs that have reached a limit.
+    pub(super) fn tell_expired(&self, dead: &[Arc<Sa>], hard: bool) {
         let state = self.lock();
         for sa in dead {
-            state.monitors.tell(&Notice::Expired { state: Box::new(sa.info()), hard: true });
+            state.monitors.tell(&Notice::Expired { state: Box::new(sa.info()), hard });
         }
     }
 

@@ -65,7 +65,7 @@ impl Host for MemoryHost {
 pub(super) struct Lab {
     pub(super) engine: Arc<Engine>,
     pub(super) tuns: Tuns,
-    net: Vec<MemoryUnderlay>,
+    pub(super) net: Vec<MemoryUnderlay>,
     pub(super) icmp: Receiver<icmp::Message>,
 }
 

@@ -6,7 +6,7 @@ use crate::worker::Event;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uvti_core::vti::icmp::RateLimit;
-use uvti_core::xfrm::Sa;
+use uvti_core::xfrm::{Limits, Sa};
 
 /// How often times are looked at. kernel: lifetimes in seconds are timers, sysctls are read once a second here
 const TICK: Duration = Duration::from_millis(250);
@@ -36,7 +36,7 @@ impl Engine {
             }
             if !dead.is_empty() {
                 self.remove_states(&dead);
-                self.tell_expired(&dead);
+                self.tell_expired(&dead, true);
             }
             if changed() || looked.elapsed() >= LOOK {
                 looked = Instant::now();
@@ -63,10 +63,16 @@ impl Engine {
     fn outlived(&self) -> Vec<Arc<Sa>> {
         let now = seconds();
         let tables = self.tables.load();
-        let timed =
-            |sa: &&Arc<Sa>| sa.spec.limits.hard_add_seconds != 0 || sa.spec.limits.hard_use_seconds != 0;
-        let over: Vec<Arc<Sa>> =
-            tables.states.iter().filter(timed).filter(|sa| sa.outlived(now)).cloned().collect();
+        let limited = |sa: &&Arc<Sa>| sa.spec.limits != Limits::NONE;
+        let mut over = Vec::new();
+        for sa in tables.states.iter().filter(limited) {
+            sa.age(now);
+            if sa.outlived(now) {
+                over.push(sa.clone());
+            } else if sa.run.is_news() {
+                self.tell_expired(std::slice::from_ref(sa), false);
+            }
+        }
         over.iter().for_each(|sa| sa.run.kill());
         over
     }

@@ -93,7 +93,7 @@ impl States {
 
     /// The state that a policy's template finds for a flow between the outer addresses `src` and `dst`.
     ///
-    /// kernel: net/xfrm/xfrm_state.c xfrm_state_find(): newest valid one wins, a state without source comes second
+    /// kernel: net/xfrm/xfrm_state.c xfrm_state_find(), xfrm_state_look_at(): a valid one that is not dying wins, then the newest; a state without source comes second
     pub fn resolve(
         &self,
         policy: &PolicySpec,
@@ -114,7 +114,8 @@ impl States {
                 && sa.selector.matches(flow, "")
         };
         let of = |src| {
-            self.wanted.find(&Wanted { src, dst, reqid: t.reqid }).and_then(|few| few.iter().find(fits))
+            let few = self.wanted.find(&Wanted { src, dst, reqid: t.reqid })?;
+            few.iter().filter(fits).find(|sa| !sa.run.dying()).or_else(|| few.iter().find(fits))
         };
         let any = match src {
             IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),

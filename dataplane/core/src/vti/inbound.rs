@@ -176,6 +176,7 @@ fn decrypt(sa: &Sa, buf: &mut Buf, seq: u32, now: u64) -> Result<NextHeader, Rea
         run.kill();
         return Err(Reason::RxSaExpired);
     }
+    sa.wear(used.packets, used.bytes);
     if !matches!(sa.spec.mode, Mode::Tunnel | Mode::Beet) {
         return Err(Reason::RxNotTunnelMode);
     }

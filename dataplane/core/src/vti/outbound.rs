@@ -166,7 +166,10 @@ impl Transmitter {
             slot.verdict = decision.refuse(Reason::TxTooBig, decision.mtu);
         } else {
             let at = *group.lane.get_or_insert_with(|| lane_of(&mut self.lanes, &decision.sa));
-            if let Err(reason) = self.lanes[at].admit(slot.len as u64) {
+            let lane = &mut self.lanes[at];
+            // One that is dying goes on with this packet; the next may find a better one.
+            self.deaths += usize::from(decision.sa.wear(lane.packets, lane.bytes));
+            if let Err(reason) = lane.admit(slot.len as u64) {
                 self.deaths += usize::from(reason == Reason::TxSaExpired);
                 slot.verdict = decision.refuse(reason, 0);
             }

@@ -438,3 +438,20 @@ fn a_state_that_is_added_delivers_its_larval_state() {
         assert_eq!(Told::transmitted(&run_on(&tables, &lab, &five()), false).verdicts(), "5 sent");
     }
 }
+
+/// kernel: net/xfrm/xfrm_state.c xfrm_state_look_at(): an older SA is better than one that has reached a soft limit, but
+/// a dying one is better than none.
+#[test]
+fn a_dying_sa_gives_way_to_an_older_one() {
+    let mut lab = Lab::vti();
+    let newer = StateSpec { spi: Spi(0x101), ..lab.states[OUT].clone() };
+    lab.states.push(newer);
+    lab.states[IN + 1].limits.soft_packets = 2;
+    let tables = lab.tables();
+    let spis = |burst: &[TxSlot]| sent(burst).into_iter().map(|(spi, _)| spi).collect::<Vec<_>>();
+    assert_eq!(spis(&run_on(&tables, &lab, &five())), [0x101, 0x101, 0x101, 0x100, 0x100]);
+    let newest = tables.states.newest_first()[0];
+    assert!(newest.run.is_news() && !newest.run.is_news(), "told once");
+    lab.states.remove(OUT);
+    assert_eq!(spis(&run(&lab, &five())), [0x101; 5]);
+}
