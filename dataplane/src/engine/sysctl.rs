@@ -146,3 +146,43 @@ fn index_below(host: &mut dyn Host, tables: &Snapshot, device: &Device) -> Optio
     }
     Some(tables.routes.find(&key).copied().unwrap_or_else(|| host.route(key).0)?.ifindex)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tests::{dropped, lab, tunnel, until};
+    use crate::worker::tamper::Honest;
+    use uvti_core::reason::Reason;
+
+    #[test]
+    fn what_the_host_lacks_is_held_and_in_force() {
+        let a = lab(1, || Honest);
+        a.engine.apply(&tunnel(1)).unwrap();
+        assert_eq!(a.engine.sysctl("net.core.xfrm_acq_expires").unwrap(), "30");
+        let name = "net.ipv4.conf.vti0.disable_xfrm";
+        assert_eq!(a.engine.sysctl(name).unwrap(), "0");
+        a.engine.set_sysctl(name, "1").unwrap();
+        assert_eq!(a.engine.sysctl(name).unwrap(), "1");
+        a.send(1, 1);
+        until("it is in force", || dropped(&a.engine, Reason::TxXfrmDisabled) == 1);
+        a.engine.set_sysctl("net.ipv4.conf.all.disable_policy", "1").unwrap();
+        assert!(a.engine.tables().devices.iter().all(|d| d.no_policy));
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused_by_name() {
+        let a = lab(1, || Honest);
+        let foreign = [
+            "net.ipv4.ip_forward",
+            "net.ipv4.conf.vti0.rp_filter",
+            "net.ipv4.conf..disable_xfrm",
+            "net.ipv4.conf./a.disable_xfrm",
+            "net.core.xfrm_larval_drop/../x",
+        ];
+        for name in foreign {
+            assert!(matches!(a.engine.set_sysctl(name, "1"), Err(SysctlError::Foreign(_))), "{name}");
+        }
+        let wrong = a.engine.set_sysctl("net.core.xfrm_larval_drop", "yes");
+        assert!(matches!(wrong, Err(SysctlError::Invalid(_))));
+    }
+}

@@ -2,7 +2,6 @@
 
 use super::Policy;
 use crate::packet::Flow;
-use crate::vti::transmit::template_ends;
 use crate::xfrm::{
     Lifetime, Limits, Mark, PolicySpec, PortMatch, Proto, ReplayCounters, SaId, Selector, Spi, StateInfo,
     StateSpec, StateStats, Template,
@@ -67,7 +66,7 @@ impl Acquire {
     /// kernel: net/xfrm/xfrm_state.c xfrm_init_tempstate(), net/xfrm/xfrm_user.c xfrm_send_acquire()
     pub(super) fn larval(&self, seq: u32, number: u64, now: u64, acq_expires: u64) -> Option<Larval> {
         let (policy, t) = (&self.policy.spec, self.policy.spec.templates.first()?);
-        let (src, dst) = template_ends(t, &self.flow);
+        let (src, dst) = t.ends(&self.flow);
         let mut spec = StateSpec::tunnel(src, dst, t.spi, Default::default());
         (spec.proto, spec.mode, spec.reqid) = (t.proto, t.mode, t.reqid);
         (spec.seq, spec.mark, spec.if_id) = (seq, policy.mark, policy.if_id);

@@ -96,7 +96,7 @@ impl Snapshot {
     pub fn acquire(&mut self, acquire: &Acquire, now: u64) -> Option<Arc<Larval>> {
         let policy = &acquire.policy.spec;
         let t = policy.templates.first()?;
-        let (src, dst) = crate::vti::transmit::template_ends(t, &acquire.flow);
+        let (src, dst) = t.ends(&acquire.flow);
         if self.states.larvals.is_full() || self.states.larvals.in_progress(policy, t, src, dst) {
             return None;
         }

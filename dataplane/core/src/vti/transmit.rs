@@ -9,7 +9,6 @@ use crate::reason::Reason;
 use crate::route::{Route, RouteKey};
 use crate::tables::{Acquire, Policy, Resolved, Snapshot};
 use crate::xfrm::{Action, Direction, Family, Level, Mode, Sa, SaDirection, Template};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What happens to every packet of a flow.
@@ -79,7 +78,7 @@ pub fn acquire(tables: &Snapshot, device: &Device, flow: &Flow, refused: &Refuse
     }
     let policy = refused.policy.as_ref()?;
     let template = policy.spec.templates.first()?;
-    let (src, dst) = template_ends(template, flow);
+    let (src, dst) = template.ends(flow);
     if tables.states.larvals.in_progress(&policy.spec, template, src, dst) {
         return None;
     }
@@ -144,23 +143,13 @@ fn policy_out<'a>(tables: &'a Snapshot, device: &Device, flow: &Flow) -> Result<
     }
 }
 
-/// The outer addresses of a template: its own in modes with an outer header, else the flow's.
-///
-/// kernel: net/xfrm/xfrm_policy.c xfrm_tmpl_resolve_one()
-pub(crate) fn template_ends(t: &Template, flow: &Flow) -> (IpAddr, IpAddr) {
-    match t.mode {
-        Mode::Tunnel | Mode::Beet => (t.src, t.dst),
-        _ => (flow.src, flow.dst),
-    }
-}
-
 fn resolve<'a>(
     tables: &'a Snapshot,
     policy: &Policy,
     t: &Template,
     flow: &Flow,
 ) -> Result<&'a Arc<Sa>, Reason> {
-    let (src, dst) = template_ends(t, flow);
+    let (src, dst) = t.ends(flow);
     match tables.states.resolve(&policy.spec, t, src, dst, flow) {
         Resolved::Sa(sa) => Ok(sa),
         Resolved::None if t.level == Level::Use => Err(Reason::TxNoTransform),
