@@ -2,7 +2,7 @@
 
 use crate::client::{Client, ClientError};
 use crate::protocol::Namespace;
-use crate::{demo, explain, inject, ip, run, views};
+use crate::{demo, explain, inject, ip, run, sysctl, views};
 use clap::{Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -74,6 +74,8 @@ enum Command {
     /// What would become of a packet, check by check, and what would repair it: 0 it passes, 1 it is dropped, 2 nobody
     /// can tell.
     Explain(explain::Args),
+    /// Read and set the sysctls that the dataplane goes by: the host's where it has them, else uvti's own.
+    Sysctl(sysctl::Args),
     /// Show it all: two namespaces, a tunnel, traffic, and one drop of each kind beside the kernel's counters.
     Demo(demo::Args),
 }
@@ -105,6 +107,7 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
         Command::Check { json } => finish(ask(control, |c| views::check(c, json))),
         Command::Inject(args) => finish(inject::run(args, control)),
         Command::Explain(args) => explain::run(&args, control),
+        Command::Sysctl(args) => finish(ask_sysctl(control, &args)),
         Command::Demo(args) => finish(demo::run(&args)),
     }
 }
@@ -115,6 +118,14 @@ fn ask(
 ) -> anyhow::Result<ExitCode> {
     let (text, fine) = view(&mut Client::connect(control, &Namespace::Own)?)?;
     print(&text)?;
+    Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn ask_sysctl(control: Option<&std::path::Path>, args: &sysctl::Args) -> anyhow::Result<ExitCode> {
+    let mut client = Client::connect(control, &Namespace::Own)?;
+    let (text, complaints, fine) = sysctl::run(&mut client, args)?;
+    print(&text)?;
+    eprint!("{complaints}");
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -11,6 +11,7 @@ pub mod protocol;
 mod run;
 pub mod server;
 mod service;
+mod sysctl;
 mod views;
 
 pub use cli::{main, main_with};

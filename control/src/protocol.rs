@@ -65,6 +65,13 @@ pub enum Request {
     Injected,
     /// Take back the fault of this number, or all. Answered by [`Response::Cleared`].
     InjectClear(Option<u32>),
+    /// A sysctl that the dataplane goes by.
+    Sysctl {
+        /// Its name.
+        name: String,
+        /// Its new value, if it is to be set.
+        value: Option<String>,
+    },
 }
 
 /// The answer to a [`Request`].
@@ -103,6 +110,8 @@ pub enum Response {
     Injected(Vec<Injected>),
     /// To `InjectClear`: what was done, a line a fault.
     Cleared(Vec<String>),
+    /// To `Sysctl`: the value now in force, or why there is none.
+    Sysctl(Result<String, String>),
     /// The request was not understood or could not be answered.
     Error(String),
 }

@@ -163,7 +163,7 @@ fn is_link(op: &Op) -> bool {
 /// The dataplane was empty before the batch: empties it again.
 fn undo(service: &Service) {
     let links = service.links();
-    let ops = difference::difference((&links, &service.states(), &service.policies()), &[]);
+    let ops = difference::difference((&links, &service.configured(), &service.policies()), &[]);
     if let Err(rejected) = service.apply(&ops) {
         tracing::error!(%rejected, "cannot take the batch back");
     }

@@ -61,6 +61,8 @@ pub trait Dataplane: Send + Sync {
     fn injector(&self) -> Option<&Injector> {
         None
     }
+    /// Reads a sysctl, or sets it.
+    fn sysctl(&self, name: &str, value: Option<&str>) -> Result<String, String>;
 }
 
 /// Why the socket could not be bound.
@@ -280,6 +282,7 @@ fn answer(dataplane: &dyn Dataplane, request: Request) -> Response {
             Some(injector) => faults(injector, request).unwrap_or_else(|e| Response::Error(e.to_string())),
             None => Response::Error(NO_FAULTS.to_owned()),
         },
+        Request::Sysctl { name, value } => Response::Sysctl(dataplane.sysctl(&name, value.as_deref())),
     }
 }
 

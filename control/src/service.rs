@@ -37,6 +37,11 @@ pub(crate) struct Service(
 );
 
 impl Service {
+    /// States that were configured: no larval ones.
+    pub(crate) fn configured(&self) -> Vec<StateInfo> {
+        self.0.tables().states.newest_first().into_iter().map(|sa| sa.info()).collect()
+    }
+
     /// Totals; none while a worker hangs, which `check` reports.
     fn engine_totals(&self) -> Option<EngineTotals> {
         self.0.totals().inspect_err(|error| tracing::error!(%error, "no totals")).ok()
@@ -53,11 +58,11 @@ impl Dataplane for Service {
     }
 
     fn states(&self) -> Vec<StateInfo> {
-        self.0.tables().states.newest_first().into_iter().map(|sa| sa.info()).collect()
+        self.0.tables().state_infos()
     }
 
     fn state(&self, id: SaId) -> Option<StateInfo> {
-        self.0.tables().states.named(&id).map(|sa| sa.info())
+        self.0.tables().state_info(&id)
     }
 
     fn policies(&self) -> Vec<PolicyInfo> {
@@ -70,7 +75,7 @@ impl Dataplane for Service {
 
     fn counts(&self) -> Counts {
         let tables = self.0.tables();
-        let states = tables.states.newest_first().len() as u32;
+        let states = tables.state_infos().len() as u32;
         Counts {
             states,
             // kernel: net/xfrm/xfrm_hash.c: 8 buckets at first, doubled when there are more states than buckets.
@@ -121,6 +126,13 @@ impl Dataplane for Service {
         self.1.as_ref()
     }
 
+    fn sysctl(&self, name: &str, value: Option<&str>) -> Result<String, String> {
+        if let Some(value) = value {
+            self.0.set_sysctl(name, value).map_err(|error| error.to_string())?;
+        }
+        self.0.sysctl(name).map_err(|error| error.to_string())
+    }
+
     fn reload(&self, text: &str, file: &str) -> Reloaded {
         let links = self.links();
         let plan = match batch::plan(file, text, &Running(&links)) {
@@ -136,7 +148,7 @@ impl Dataplane for Service {
                 batch::Kind::System(_) => Vec::new(),
             })
             .collect();
-        let mut ops = difference::difference((&links, &self.states(), &self.policies()), &wanted);
+        let mut ops = difference::difference((&links, &self.configured(), &self.policies()), &wanted);
         ops.extend(difference::defaults(self.policy_defaults(), &wanted));
         match self.0.apply(&ops) {
             Ok(()) => Reloaded { changes: ops.len(), errors: Vec::new() },

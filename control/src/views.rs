@@ -31,7 +31,7 @@ fn lines(table: &Table) -> String {
 /// What a kernel VTI would have counted, in one cell: `carrier, XfrmOutNoStates`.
 pub(crate) fn kernel_counts(row: &Row) -> String {
     let link = row.link.iter().map(|f| f.name().to_owned());
-    let mib = row.mib.map(|m| m.name().to_owned());
+    let mib = row.mib.iter().map(|m| m.name().to_owned());
     let sa = row.sa.map(|s| format!("SA {}", s.name()));
     link.chain(mib).chain(sa).collect::<Vec<_>>().join(", ")
 }
@@ -162,7 +162,7 @@ pub(crate) fn reasons(json: bool) -> String {
                     "direction": r.way.name(),
                     "link": r.link.iter().map(|f| f.name()).collect::<Vec<_>>(),
                     "vti6_tx_dropped": r.vti6_tx_dropped,
-                    "xfrm": r.mib.map(|m| m.name()),
+                    "xfrm": r.mib.iter().map(|m| m.name()).collect::<Vec<_>>(),
                     "sa": r.sa.map(|s| s.name()),
                     "icmp": r.icmp.name(),
                     "meaning": r.meaning,

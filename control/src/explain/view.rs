@@ -36,7 +36,7 @@ fn one(out: &mut String, e: &Explanation) {
     let counted = link(e)
         .into_iter()
         .map(|(name, n)| format!("{name} {n}"))
-        .chain(e.counts.xfrm.map(|m| format!("{} 1", m.name())));
+        .chain(e.counts.xfrm.iter().map(|m| format!("{} 1", m.name())));
     let counted: Vec<String> = counted.chain(e.counts.sa.iter().map(|s| format!("SA {s} 1"))).collect();
     let counted = if counted.is_empty() { "nothing".to_owned() } else { counted.join(", ") };
     let _ = writeln!(out, "  a kernel VTI counts: {counted}");
@@ -102,6 +102,6 @@ fn object(e: &Explanation) -> Value {
     let link: serde_json::Map<String, Value> =
         link(e).into_iter().map(|(name, n)| (name, json!(n))).collect();
     value["counts"]["link"] = Value::Object(link);
-    value["counts"]["xfrm"] = json!(e.counts.xfrm.map(|m| m.name()));
+    value["counts"]["xfrm"] = json!(e.counts.xfrm.iter().map(|m| m.name()).collect::<Vec<_>>());
     value
 }

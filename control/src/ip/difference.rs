@@ -82,7 +82,8 @@ impl Config {
             },
             Op::PolicyDel(id) => self.policies.retain(|p| !names(id, p)),
             Op::PolicyFlush => self.policies.clear(),
-            Op::PolicyDefault { .. } => {}
+            // An SPI is reserved for a moment: nothing of a configuration.
+            Op::StateAlloc { .. } | Op::PolicyDefault { .. } => {}
         }
     }
 

@@ -130,6 +130,9 @@ impl Dataplane for Lab {
     }
     /// There is no host to look at.
     fn refresh(&self) {}
+    fn sysctl(&self, name: &str, _value: Option<&str>) -> Result<String, String> {
+        Err(format!("{name}: none here"))
+    }
     fn apply(&self, ops: &[Op]) -> Result<(), Rejected> {
         let mut tables = self.tables();
         let mut next = tables.clone();

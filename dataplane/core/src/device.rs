@@ -108,6 +108,12 @@ pub struct Device {
     pub txqlen: u32,
     /// `net.ipv4.conf.DEV.disable_xfrm`.
     pub disable_xfrm: bool,
+    /// `disable_policy` of the device below: what comes by it needs no input policy.
+    pub no_policy: bool,
+    /// `vti6` with endpoints: the local one is not an address of this host.
+    pub local_not_ours: bool,
+    /// `vti6` with endpoints: the remote one is an address of this host.
+    pub remote_is_ours: bool,
 }
 
 impl Device {

@@ -28,7 +28,7 @@ fn table() -> String {
 fn kernel_counts(row: &Row) -> String {
     let link = row.link.iter().map(|f| f.name().to_owned());
     let vti6 = row.vti6_tx_dropped.then(|| "(vti6: tx_dropped)".to_owned());
-    let mib = row.mib.map(|m| m.name().to_owned());
+    let mib = row.mib.iter().map(|m| m.name().to_owned());
     let sa = row.sa.map(|s| format!("SA {}", s.name()));
     link.chain(vti6).chain(mib).chain(sa).collect::<Vec<_>>().join(", ")
 }

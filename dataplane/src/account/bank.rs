@@ -22,9 +22,13 @@ pub enum Count {
     Read,
     /// Waits inside the worker at the moment of the flip: no sum but a level.
     Held,
+    /// Began to wait for an SA. A kernel VTI has sent it with that.
+    Queued,
+    /// Went out after it had waited for an SA.
+    OutHeld,
 }
 
-const COUNTS: usize = 7;
+const COUNTS: usize = 9;
 const WAYS: usize = 2;
 
 /// How many cells a device has.

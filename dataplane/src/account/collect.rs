@@ -52,7 +52,7 @@ impl Cells {
         let mut stats = LinkStats {
             rx_packets: self.of(Way::Rx, Count::Out),
             rx_bytes: self.of(Way::Rx, Count::Bytes),
-            tx_packets: self.of(Way::Tx, Count::Out),
+            tx_packets: self.of(Way::Tx, Count::Out) + self.of(Way::Tx, Count::Queued),
             tx_bytes: self.of(Way::Tx, Count::Bytes),
             ..LinkStats::default()
         };
@@ -68,7 +68,7 @@ impl Cells {
 
     /// A counter of `/proc/net/xfrm_stat`.
     pub fn mib(&self, mib: Mib) -> u64 {
-        Reason::ALL.iter().filter(|r| r.row().mib == Some(mib)).map(|r| self.dropped(*r)).sum()
+        Reason::ALL.iter().filter(|r| r.row().mib.contains(&mib)).map(|r| self.dropped(*r)).sum()
     }
 }
 

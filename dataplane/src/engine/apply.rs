@@ -1,15 +1,16 @@
 //! Transactions: all changes of one are published by a single swap, or none is.
 
 use super::host::{Created, Host};
-use super::{Engine, State};
+use super::{Engine, State, sysctl};
 use crate::worker::Message;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use uvti_core::device::{Device, DeviceId, LinkKind, LinkSpec};
 use uvti_core::route::RouteKey;
 use uvti_core::tables::{Context, Errno, Op, Refusal, Snapshot};
 use uvti_core::vti::transmit::route_key;
-use uvti_core::xfrm::{EncapKind, Sa, StateSpec};
+use uvti_core::xfrm::{EncapKind, Family, Sa, StateSpec};
 
 /// A transaction on its way: the next tables, and what goes with them.
 struct Draft {
@@ -60,15 +61,21 @@ impl Engine {
         let id = DeviceId(state.next_device);
         state.next_device += 1;
         let link = state.host.link(created.ifindex);
-        draft.tables.put_device(Device {
+        let mut device = Device {
             id,
             spec: spec.clone(),
             ifindex: created.ifindex,
             mtu: link.as_ref().map_or(mtu, |l| l.mtu),
             up: link.as_ref().is_some_and(|l| l.up),
             txqlen: link.as_ref().map_or(1000, |l| l.txqlen),
-            disable_xfrm: link.as_ref().is_some_and(|l| l.disable_xfrm),
-        });
+            disable_xfrm: false,
+            no_policy: false,
+            local_not_ours: false,
+            remote_is_ours: false,
+        };
+        sysctl::Flags::default().set(state, &draft.tables, &mut device);
+        look_at_ends(state.host.as_mut(), &mut device);
+        draft.tables.put_device(device);
         draft.created.push((id, created));
         Ok(())
     }
@@ -143,16 +150,24 @@ impl Engine {
                 changed = true;
             }
         }
+        let settings = sysctl::settings(&mut state, old.settings);
+        changed |= settings != old.settings;
+        tables.settings = settings;
+        let mut flags = sysctl::Flags::default();
         for device in old.devices.iter() {
             let Some(link) = state.host.link(device.ifindex) else { continue };
             let mut now = Device::clone(device);
             now.spec.name = link.name;
-            (now.up, now.mtu, now.txqlen, now.disable_xfrm) =
-                (link.up, link.mtu, link.txqlen, link.disable_xfrm);
+            (now.up, now.mtu, now.txqlen) = (link.up, link.mtu, link.txqlen);
+            flags.set(&mut state, &old, &mut now);
+            look_at_ends(state.host.as_mut(), &mut now);
             if now.up != device.up
                 || now.mtu != device.mtu
                 || now.txqlen != device.txqlen
                 || now.disable_xfrm != device.disable_xfrm
+                || now.no_policy != device.no_policy
+                || now.local_not_ours != device.local_not_ours
+                || now.remote_is_ours != device.remote_is_ours
                 || now.spec.name != device.spec.name
             {
                 tables.put_device(now);
@@ -230,6 +245,18 @@ fn learn_route(host: &mut dyn Host, tables: &mut Snapshot, spec: &StateSpec) {
     let key = route_key(sa);
     if tables.routes.find(&key).is_none() {
         tables.routes.insert(key, host.route(key).0);
+    }
+}
+
+/// Whose addresses the endpoints of a `vti6` are.
+///
+/// kernel: net/ipv6/ip6_tunnel.c ip6_tnl_xmit_ctl()
+fn look_at_ends(host: &mut dyn Host, device: &mut Device) {
+    let (local, remote) = (device.spec.local, device.spec.remote);
+    if device.family() == Family::V6 && !local.is_unspecified() && !remote.is_unspecified() {
+        let any = IpAddr::from([0; 16]);
+        let mut ours = |dst| host.route(RouteKey { src: any, dst, mark: 0 }).1;
+        (device.local_not_ours, device.remote_is_ours) = (!ours(local), ours(remote));
     }
 }
 

@@ -37,8 +37,6 @@ pub struct LinkState {
     pub mtu: u32,
     /// Transmit queue length, packets.
     pub txqlen: u32,
-    /// `net.ipv4.conf.DEV.disable_xfrm`.
-    pub disable_xfrm: bool,
 }
 
 /// The system.
@@ -65,6 +63,16 @@ pub trait Host: Send {
 
     /// Sends an ICMP error to the sender of an inner packet.
     fn send_icmp(&mut self, message: &icmp::Message) -> io::Result<()>;
+
+    /// A sysctl by its name, as `sysctl(8)` writes it; `None` if the host lacks it.
+    fn sysctl(&mut self, _name: &str) -> Option<String> {
+        None
+    }
+
+    /// Sets a sysctl; `None` if the host lacks it.
+    fn set_sysctl(&mut self, _name: &str, _value: &str) -> Option<io::Result<()>> {
+        None
+    }
 
     /// Random bits, for salts.
     fn random(&mut self) -> u64;

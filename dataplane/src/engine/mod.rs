@@ -3,14 +3,20 @@
 mod apply;
 mod check;
 mod host;
+mod monitor;
+mod sysctl;
 mod system;
 mod upkeep;
 
+#[cfg(test)]
+mod hold_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use check::{Identity, Place};
 pub use host::{Created, Host, HostDevice, LinkState};
+pub use monitor::{Monitor, Notice};
+pub use sysctl::SysctlError;
 pub use system::SystemHost;
 
 use crate::account::{Cells, Collector, Flip, Stuck};
@@ -75,6 +81,9 @@ struct State {
     collector: Collector,
     next_device: u32,
     udp_ports: BTreeSet<u16>,
+    monitors: monitor::Monitors,
+    /// Sysctls that the host lacks.
+    held: sysctl::Held,
 }
 
 /// The engine could not start.
@@ -128,8 +137,10 @@ impl Engine {
             collector,
             next_device: 1,
             udp_ports: BTreeSet::new(),
+            monitors: monitor::Monitors::default(),
+            held: sysctl::Held::default(),
         };
-        Ok(Arc::new(Self {
+        let engine = Self {
             config,
             tables,
             workers: handles,
@@ -137,7 +148,9 @@ impl Engine {
             stopping: AtomicBool::new(false),
             ahead: AtomicU64::new(0),
             events,
-        }))
+        };
+        engine.refresh();
+        Ok(Arc::new(engine))
     }
 
     /// The tables as they are now.

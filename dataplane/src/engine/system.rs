@@ -8,6 +8,7 @@ use crate::io::{Burst, Outcome, Pool, TunQueue};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use uvti_core::device::LinkSpec;
 use uvti_core::packet::Buf;
@@ -79,9 +80,7 @@ impl Host for SystemHost {
 
     fn link(&mut self, ifindex: u32) -> Option<LinkState> {
         let link = self.netlink.link_by_index(ifindex).ok()?;
-        let path = format!("/proc/sys/net/ipv4/conf/{}/disable_xfrm", link.name);
-        let disable_xfrm = std::fs::read_to_string(path).is_ok_and(|v| v.trim() == "1");
-        Some(LinkState { name: link.name, up: link.up, mtu: link.mtu, txqlen: link.txqlen, disable_xfrm })
+        Some(LinkState { name: link.name, up: link.up, mtu: link.mtu, txqlen: link.txqlen })
     }
 
     fn set_mtu(&mut self, ifindex: u32, mtu: u32) -> Result<(), Refusal> {
@@ -105,12 +104,31 @@ impl Host for SystemHost {
         }
     }
 
+    fn sysctl(&mut self, name: &str) -> Option<String> {
+        Some(std::fs::read_to_string(sysctl_path(name)).ok()?.trim().to_owned())
+    }
+
+    fn set_sysctl(&mut self, name: &str, value: &str) -> Option<io::Result<()>> {
+        let path = sysctl_path(name);
+        path.exists().then(|| std::fs::write(path, value))
+    }
+
     fn random(&mut self) -> u64 {
         let mut bytes = [0; 8];
         // Blocks only before the kernel's generator is seeded at boot; never short for 8 bytes.
         let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
         u64::from_ne_bytes(bytes)
     }
+}
+
+/// In a sysctl's name a slash stands for a dot that is part of a device's name.
+fn sysctl_path(name: &str) -> PathBuf {
+    let swap = |c| match c {
+        '.' => '/',
+        '/' => '.',
+        c => c,
+    };
+    Path::new("/proc/sys").join(name.chars().map(swap).collect::<String>())
 }
 
 fn refusal(error: CreateError) -> Refusal {

@@ -40,7 +40,7 @@ impl Host for MemoryHost {
     }
 
     fn link(&mut self, _ifindex: u32) -> Option<LinkState> {
-        Some(LinkState { name: "vti0".into(), up: true, mtu: 1480, txqlen: 1000, disable_xfrm: false })
+        Some(LinkState { name: "vti0".into(), up: true, mtu: 1480, txqlen: 1000 })
     }
 
     fn set_mtu(&mut self, _ifindex: u32, _mtu: u32) -> Result<(), Refusal> {
@@ -62,14 +62,14 @@ impl Host for MemoryHost {
 }
 
 /// An engine, its devices and its network.
-struct Lab {
-    engine: Arc<Engine>,
-    tuns: Tuns,
-    net: Vec<MemoryUnderlay>,
-    icmp: Receiver<icmp::Message>,
+pub(super) struct Lab {
+    pub(super) engine: Arc<Engine>,
+    pub(super) tuns: Tuns,
+    pub(super) net: Vec<MemoryUnderlay>,
+    pub(super) icmp: Receiver<icmp::Message>,
 }
 
-fn lab<T: Tamper>(workers: u16, tamper: impl Fn() -> T) -> Lab {
+pub(super) fn lab<T: Tamper>(workers: u16, tamper: impl Fn() -> T) -> Lab {
     let (tuns, net): (Tuns, Vec<_>) =
         (Tuns::default(), (0..workers).map(|_| MemoryUnderlay::new().unwrap()).collect());
     let (icmp_sender, icmp) = unbounded();
@@ -163,7 +163,7 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn tx_in(engine: &Engine) -> u64 {
+pub(super) fn tx_in(engine: &Engine) -> u64 {
     engine.totals().unwrap().all.of(Way::Tx, crate::account::Count::In)
 }
 
@@ -171,9 +171,15 @@ pub(crate) fn dropped(engine: &Engine, reason: Reason) -> u64 {
     engine.totals().unwrap().all.dropped(reason)
 }
 
+/// Every packet is somewhere.
+pub(super) fn check(lab: &Lab) {
+    let identities = lab.engine.check().unwrap();
+    assert!(identities.iter().all(|i| i.missing() == 0), "{identities:#?}");
+}
+
 impl Lab {
     /// The host sends `n` packets to each of `nets` inner nets.
-    fn send(&self, n: usize, nets: u32) {
+    pub(super) fn send(&self, n: usize, nets: u32) {
         let tun = self.tuns.lock().unwrap()[0].clone();
         for _ in 0..n {
             for i in 0..nets {
@@ -182,7 +188,7 @@ impl Lab {
         }
     }
 
-    fn sent(&self) -> Vec<Vec<u8>> {
+    pub(super) fn sent(&self) -> Vec<Vec<u8>> {
         self.net.iter().flat_map(|n| n.sent()).map(|p| p.packet).collect()
     }
 }

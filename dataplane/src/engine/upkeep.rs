@@ -5,7 +5,7 @@ use crate::worker::Event;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uvti_core::vti::icmp::RateLimit;
-use uvti_core::xfrm::Sa;
+use uvti_core::xfrm::{Limits, Sa};
 
 /// How often times are looked at. kernel: lifetimes in seconds are timers, sysctls are read once a second here
 const TICK: Duration = Duration::from_millis(250);
@@ -31,9 +31,11 @@ impl Engine {
             if ticked.elapsed() >= TICK {
                 ticked = Instant::now();
                 dead.extend(self.outlived());
+                self.follow_key_managers();
             }
             if !dead.is_empty() {
                 self.remove_states(&dead);
+                self.tell_expired(&dead, true);
             }
             if changed() || looked.elapsed() >= LOOK {
                 looked = Instant::now();
@@ -52,6 +54,7 @@ impl Engine {
                 }
             }
             Event::Expired(sa) => dead.push(sa),
+            Event::Acquire(acquire) => self.acquire(&acquire),
         }
     }
 
@@ -59,10 +62,16 @@ impl Engine {
     fn outlived(&self) -> Vec<Arc<Sa>> {
         let now = self.now();
         let tables = self.tables.load();
-        let timed =
-            |sa: &&Arc<Sa>| sa.spec.limits.hard_add_seconds != 0 || sa.spec.limits.hard_use_seconds != 0;
-        let over: Vec<Arc<Sa>> =
-            tables.states.iter().filter(timed).filter(|sa| sa.outlived(now)).cloned().collect();
+        let limited = |sa: &&Arc<Sa>| sa.spec.limits != Limits::NONE;
+        let mut over = Vec::new();
+        for sa in tables.states.iter().filter(limited) {
+            sa.age(now);
+            if sa.outlived(now) {
+                over.push(sa.clone());
+            } else if sa.run.is_news() {
+                self.tell_expired(std::slice::from_ref(sa), false);
+            }
+        }
         over.iter().for_each(|sa| sa.run.kill());
         over
     }

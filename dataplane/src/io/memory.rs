@@ -141,6 +141,7 @@ pub struct SentPacket {
 /// A packet that arrives from the network.
 enum Arrival {
     Packet(Outer, Vec<u8>),
+    PlainIpip(Outer, Vec<u8>),
     Damaged(Option<IpAddr>, super::underlay::Fault, Vec<u8>),
 }
 
@@ -157,6 +158,11 @@ impl MemoryUnderlay {
     /// A packet arrives: `payload` is what follows the outer header.
     pub fn arrive(&self, outer: Outer, payload: &[u8]) {
         self.0.arrive(Arrival::Packet(outer, payload.to_vec()));
+    }
+
+    /// A plain IP-in-IP packet arrives.
+    pub fn arrive_ipip(&self, outer: Outer, payload: &[u8]) {
+        self.0.arrive(Arrival::PlainIpip(outer, payload.to_vec()));
     }
 
     /// A packet arrives that cannot be used.
@@ -182,6 +188,10 @@ impl Underlay for MemoryUnderlay {
             into.push(match arrival {
                 Arrival::Packet(outer, payload) if buf.fill(&payload) == payload.len() => {
                     Received::Packet(Incoming { buf, outer })
+                }
+                Arrival::PlainIpip(outer, payload) => {
+                    buf.fill(&payload);
+                    Received::PlainIpip(Incoming { buf, outer })
                 }
                 Arrival::Packet(outer, _) => {
                     Received::Damaged { buf, from: Some(outer.src), fault: Fault::Truncated }

@@ -25,6 +25,8 @@ pub(crate) struct Hop {
 pub(crate) enum Load {
     /// Inner packets of a device.
     Tx(DeviceId),
+    /// Inner packets of a device that waited for an SA.
+    Held(DeviceId),
     /// ESP packets with their outer headers, in the order of the buffers.
     Rx(Vec<Outer>),
 }

@@ -8,7 +8,7 @@ use crate::io::underlay::{Fault, Received};
 use uvti_core::device::DeviceId;
 use uvti_core::packet::{Buf, Incoming, Outer};
 use uvti_core::reason::{Reason, Way};
-use uvti_core::vti::{RxSlot, RxVerdict};
+use uvti_core::vti::{RxSlot, RxVerdict, receive};
 
 impl<T: Tamper> Worker<T> {
     /// Reads a burst from the network and carries it as far as it goes.
@@ -17,12 +17,12 @@ impl<T: Tamper> Worker<T> {
         if let Err(error) = self.underlay.recv_burst(received, &mut self.pool, BURST) {
             tracing::warn!(%error, "receiving failed");
         }
-        let n = self.scratch.received.len() as u64;
-        self.books.count(&self.nowhere, Way::Rx, Count::Read, n);
+        let mut n = self.scratch.received.len() as u64;
         let mut items = std::mem::take(&mut self.scratch.received);
         for item in items.drain(..) {
             match item {
                 Received::Packet(packet) => self.scratch.rx.push(RxSlot::new(packet)),
+                Received::PlainIpip(packet) => n -= u64::from(!self.refuse_ipip(packet)),
                 Received::Damaged { buf, fault, .. } => {
                     self.books.count(&self.nowhere, Way::Rx, Count::In, 1);
                     self.books.drop(&self.nowhere, damage(fault), 1);
@@ -31,8 +31,20 @@ impl<T: Tamper> Worker<T> {
             }
         }
         self.scratch.received = items;
+        self.books.count(&self.nowhere, Way::Rx, Count::Read, n);
         self.carry_in(Count::In, now);
         self.recycle();
+    }
+
+    /// Drops a plain IP-in-IP packet, if it is one that a VTI takes; whether it was.
+    fn refuse_ipip(&mut self, packet: Incoming) -> bool {
+        let refused = receive::plain_ipip(self.tables.load(), &packet.outer);
+        self.scratch.spent.push(packet.buf);
+        let Some(refused) = refused else { return false };
+        let id = refused.device.map_or(DeviceId::NONE, |d| d.id);
+        self.books.count(self.counters(id), Way::Rx, Count::In, 1);
+        self.drop_packet(id, &refused.reason.into());
+        true
     }
 
     /// A burst that another worker read.

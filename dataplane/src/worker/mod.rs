@@ -4,6 +4,7 @@
 //! SA; other packets hop once, before they get a sequence number. It never blocks but when there is nothing to do.
 
 mod bell;
+mod hold;
 mod hop;
 mod inbound;
 mod outbound;
@@ -30,7 +31,7 @@ use tamper::Tamper;
 use uvti_core::device::DeviceId;
 use uvti_core::packet::Buf;
 use uvti_core::reason::{Reason, Way};
-use uvti_core::tables::Snapshot;
+use uvti_core::tables::{Acquire, Snapshot};
 use uvti_core::vti::{Receiver as Opener, RxSlot, Transmitter, TxSlot, icmp};
 use uvti_core::xfrm::Sa;
 
@@ -69,6 +70,8 @@ pub(crate) enum Event {
     Icmp(icmp::Message),
     /// An SA has reached a hard limit.
     Expired(Arc<Sa>),
+    /// A packet wanted an SA that is not there.
+    Acquire(Acquire),
 }
 
 /// A device, as a worker has it.
@@ -117,6 +120,9 @@ pub(crate) struct Worker<T> {
     pending: Vec<Pending>,
     /// Seconds by which the clock is ahead of the host's.
     ahead: u64,
+    /// Packets that wait for an SA, and whether such ones are under way.
+    hold: hold::Hold,
+    releasing: bool,
     stop: bool,
 }
 
@@ -176,6 +182,8 @@ impl<T: Tamper> Worker<T> {
             scratch,
             pending: Vec::new(),
             ahead: 0,
+            hold: hold::Hold::default(),
+            releasing: false,
             stop: false,
         };
         worker.watch()?;
@@ -194,6 +202,7 @@ impl<T: Tamper> Worker<T> {
             let now = seconds().saturating_add(self.ahead);
             busy |= self.take_hops(now);
             busy |= self.send_pending();
+            busy |= self.look_at_held(now);
             if self.wait(busy).is_err() {
                 // Only a broken descriptor could: serve what can be served.
                 std::thread::sleep(std::time::Duration::from_millis(10));
@@ -222,6 +231,9 @@ impl<T: Tamper> Worker<T> {
             for p in &self.pending {
                 self.books.count(self.counters(p.id), p.way, Count::Held, p.hop.bufs.len() as u64);
             }
+            for (id, n) in self.hold.waiting() {
+                self.books.count(self.counters(id), Way::Tx, Count::Held, n);
+            }
         }
         self.books.bank = self.flip.boundary();
     }
@@ -237,7 +249,7 @@ impl<T: Tamper> Worker<T> {
             true => self.poll.look(),
             // The other worker rings when it gives buffers back: it then has room.
             false if !self.pending.is_empty() => self.poll.nap(&self.bell),
-            false => self.poll.sleep(),
+            false => self.poll.sleep(self.hold.due()),
         };
         self.bell.get_up();
         result
@@ -253,6 +265,7 @@ impl<T: Tamper> Worker<T> {
                     self.ports.insert(id, Port { queue, counters, reads });
                 }
                 Message::RemovePort(id) => {
+                    self.forget_held(id);
                     self.ports.remove(&id);
                 }
                 Message::UdpPorts(ports, answer) => {
@@ -295,6 +308,11 @@ impl<T: Tamper> Worker<T> {
         let n = bufs.len();
         match load {
             hop::Load::Tx(id) => self.transmit_hopped(id, &mut bufs, now),
+            hop::Load::Held(id) => {
+                self.releasing = true;
+                self.transmit_hopped(id, &mut bufs, now);
+                self.releasing = false;
+            }
             hop::Load::Rx(outers) => self.receive_hopped(&mut bufs, outers, now),
         }
         // As many buffers go back as came; the rest were fragments', of our own pool.
@@ -336,7 +354,11 @@ impl<T: Tamper> Worker<T> {
             let outers = std::mem::take(&mut self.scratch.hop_outers[target]);
             let n = bufs.len() as u64;
             self.tamper.hopping(&mut bufs);
-            let load = if way == Way::Tx { hop::Load::Tx(id) } else { hop::Load::Rx(outers) };
+            let load = match way {
+                Way::Tx if self.releasing => hop::Load::Held(id),
+                Way::Tx => hop::Load::Tx(id),
+                Way::Rx => hop::Load::Rx(outers),
+            };
             let hop = Hop { from: self.id, load, bufs };
             let message = Pending { target, way, id, hop };
             match self.pending.iter().any(|p| p.target == target) {
@@ -361,7 +383,11 @@ impl<T: Tamper> Worker<T> {
                 false
             }
             Err(TrySendError::Disconnected(hop)) => {
-                let reason = if p.way == Way::Tx { Reason::TxWorkerGone } else { Reason::RxWorkerGone };
+                let reason = match hop.load {
+                    hop::Load::Tx(_) => Reason::TxWorkerGone,
+                    hop::Load::Held(_) => Reason::TxHeldUnsent,
+                    hop::Load::Rx(_) => Reason::RxWorkerGone,
+                };
                 self.books.drop(self.counters(p.id), reason, n);
                 self.scratch.spent.extend(hop.bufs);
                 true

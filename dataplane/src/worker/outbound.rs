@@ -9,6 +9,7 @@ use crate::io::underlay::Outgoing;
 use uvti_core::device::DeviceId;
 use uvti_core::packet::{Buf, IPV4_HEADER, fragment_ipv4};
 use uvti_core::reason::{Icmp, Reason, Way};
+use uvti_core::vti::held::when_held;
 use uvti_core::vti::{Drop, TxSlot, TxVerdict, icmp};
 
 /// An inner packet that is on its way, in one outer packet or in fragments.
@@ -59,7 +60,7 @@ impl<T: Tamper> Worker<T> {
         self.carry_out(id, now);
     }
 
-    fn carry_out(&mut self, id: DeviceId, now: u64) {
+    pub(super) fn carry_out(&mut self, id: DeviceId, now: u64) {
         let tables = self.tables.load();
         match tables.devices.get(id) {
             Some(device) => self.transmitter.run(tables, device, &mut self.scratch.tx, self.id, now),
@@ -69,6 +70,9 @@ impl<T: Tamper> Worker<T> {
                     .iter_mut()
                     .for_each(|s| s.verdict = TxVerdict::Drop(Reason::TxDeviceGone.into()));
             }
+        }
+        for acquire in self.transmitter.acquires() {
+            let _ = self.events.try_send(Event::Acquire(acquire));
         }
         self.tamper.decided(&mut self.scratch.tx);
         let mut burst = std::mem::take(&mut self.scratch.tx);
@@ -95,14 +99,21 @@ impl<T: Tamper> Worker<T> {
                 Some(bufs) => bufs.push(slot.buf),
                 None => self.refuse(id, slot.buf, &Reason::TxWorkerGone.into()),
             },
+            TxVerdict::Hold(ref policy) => {
+                let policy = policy.clone();
+                self.hold_packet(id, slot, &policy);
+            }
             TxVerdict::Drop(ref drop) => {
+                let mut drop = drop.clone();
+                if self.releasing {
+                    drop.reason = when_held(drop.reason);
+                }
                 if let (kind @ (Icmp::Unreachable | Icmp::TooBig), Some(inner)) =
                     (drop.reason.row().icmp, inner)
                     && let Some(message) = icmp::error(kind, slot.buf.bytes(), &inner, drop.mtu)
                 {
                     let _ = self.events.try_send(Event::Icmp(message));
                 }
-                let drop = drop.clone();
                 self.refuse(id, slot.buf, &drop);
             }
             // The transmitter decides everything; a packet that it forgot must not vanish.
@@ -110,7 +121,7 @@ impl<T: Tamper> Worker<T> {
         }
     }
 
-    fn refuse(&mut self, id: DeviceId, buf: Buf, drop: &Drop) {
+    pub(super) fn refuse(&mut self, id: DeviceId, buf: Buf, drop: &Drop) {
         self.drop_packet(id, drop);
         self.scratch.spent.push(buf);
     }
@@ -162,14 +173,22 @@ impl<T: Tamper> Worker<T> {
                     packets += 1;
                     bytes += len as u64;
                 }
+                failed if self.releasing => {
+                    self.books.drop(self.counters(id), when_held(send_failure(failed)), 1);
+                }
                 failed => self.books.drop(self.counters(id), send_failure(failed), 1),
             }
             at = end;
         }
         self.scratch.sent.clear();
         let packets = self.tamper.booked(packets);
-        self.books.count(self.counters(id), Way::Tx, Count::Out, packets);
-        self.books.count(self.counters(id), Way::Tx, Count::Bytes, bytes);
+        if self.releasing {
+            // A kernel VTI counted them when they began to wait.
+            self.books.count(self.counters(id), Way::Tx, Count::OutHeld, packets);
+        } else {
+            self.books.count(self.counters(id), Way::Tx, Count::Out, packets);
+            self.books.count(self.counters(id), Way::Tx, Count::Bytes, bytes);
+        }
         let outgoing = &mut self.scratch.outgoing;
         self.scratch.spent.extend(outgoing.drain(..).map(|o| o.buf));
     }

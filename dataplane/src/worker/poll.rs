@@ -5,6 +5,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 use uvti_core::device::DeviceId;
 
 /// Most sources reported at once; the others are ready the next time.
@@ -71,9 +72,11 @@ impl Poll {
         self.wait(Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }))
     }
 
-    /// Blocks until something is.
-    pub(super) fn sleep(&mut self) -> io::Result<()> {
-        self.wait(None)
+    /// Blocks until something is, or it is `due`.
+    pub(super) fn sleep(&mut self, due: Option<Instant>) -> io::Result<()> {
+        let left = due.map(|due| due.saturating_duration_since(Instant::now()));
+        // Rounded up by epoll to milliseconds.
+        self.wait(left.and_then(|left| rustix::event::Timespec::try_from(left).ok()).as_ref())
     }
 
     /// Waits for the bell alone, and not for long.

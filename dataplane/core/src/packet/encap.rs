@@ -50,7 +50,15 @@ impl OuterHeader {
 
     /// Around ESP between two addresses of one family, or around UDP with these ports.
     pub fn new(src: IpAddr, dst: IpAddr, udp: Option<UdpPorts>) -> Result<Self, NoRoom> {
-        let protocol = if udp.is_some() { proto::UDP } else { proto::ESP };
+        Self::build(src, dst, if udp.is_some() { proto::UDP } else { proto::ESP }, udp)
+    }
+
+    /// An IP header alone, around a packet of `protocol`.
+    pub fn around(src: IpAddr, dst: IpAddr, protocol: u8) -> Result<Self, NoRoom> {
+        Self::build(src, dst, protocol, None)
+    }
+
+    fn build(src: IpAddr, dst: IpAddr, protocol: u8, udp: Option<UdpPorts>) -> Result<Self, NoRoom> {
         let mut h = Self { bytes: [0; 48], ipv4: src.is_ipv4(), udp: udp.is_some(), sum: 0 };
         let ip = match (src, dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {

@@ -41,8 +41,8 @@ pub struct Row {
     ///
     /// kernel: net/ipv6/ip6_vti.c vti6_tnl_xmit()
     pub vti6_tx_dropped: bool,
-    /// `/proc/net/xfrm_stat` counter.
-    pub mib: Option<Mib>,
+    /// `/proc/net/xfrm_stat` counters that it adds one to.
+    pub mib: &'static [Mib],
     /// Counter of the SA (`ip -s xfrm state`, `stats:`).
     pub sa: Option<SaStat>,
     /// What the sender of the inner packet is told.

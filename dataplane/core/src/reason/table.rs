@@ -5,7 +5,7 @@ use std::fmt;
 
 macro_rules! reasons {
     ($( $(#[doc = $meaning:literal])+ $id:ident $name:literal $way:ident
-        [$($link:ident)*] $(vti6 $dropped:ident)? $(mib $mib:ident)? $(sa $sa:ident)? $(icmp $icmp:ident)? => $check:literal; )*) => {
+        [$($link:ident)*] $(vti6 $dropped:ident)? $(mib $mib:ident $(+ $mibs:ident)*)? $(sa $sa:ident)? $(icmp $icmp:ident)? => $check:literal; )*) => {
         /// Why a packet was dropped.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
@@ -24,7 +24,7 @@ macro_rules! reasons {
                     way: Way::$way,
                     link: &[$(LinkField::$link),*],
                     vti6_tx_dropped: false $(|| flag!($dropped))?,
-                    mib: first!($(Some(Mib::$mib),)? None),
+                    mib: &[$(Mib::$mib $(, Mib::$mibs)*)?],
                     sa: first!($(Some(SaStat::$sa),)? None),
                     icmp: first!($(Icmp::$icmp,)? Icmp::Silent),
                     meaning: concat!($($meaning),+).trim_ascii_start(),
@@ -74,7 +74,7 @@ reasons! {
     TxTemplateSpiClash "tx_template_spi_clash" Tx [TxErrors TxCarrierErrors] vti6 dropped mib OutPolError icmp Unreachable
         => "uvti ip xfrm state list";
     /// The SA has `dir in` and was chosen for output.
-    TxWrongDirection "tx_wrong_direction" Tx [TxErrors TxCarrierErrors] vti6 dropped mib OutStateDirError icmp Unreachable
+    TxWrongDirection "tx_wrong_direction" Tx [TxErrors TxCarrierErrors] vti6 dropped mib OutStateDirError + OutPolError icmp Unreachable
         => "uvti ip xfrm state list";
     /// No route to the tunnel's far end (or it is blackholed, prohibited, or its link is down).
     TxNoOuterRoute "tx_no_outer_route" Tx [TxErrors TxCarrierErrors] vti6 dropped mib OutBundleGenError icmp Unreachable
@@ -234,6 +234,51 @@ reasons! {
     /// The device was deleted while the packet waited in its queue.
     TxDeviceGone "tx_device_gone" Tx []
         => "uvti ip link show";
+    /// No SA fits yet, packets wait for it (`xfrm_larval_drop` is 0), and 101 of this policy do already.
+    TxHoldQueueFull "tx_hold_queue_full" Tx [TxErrors TxAbortedErrors]
+        => "uvti ip xfrm state list";
+    /// Waited for an SA that did not come, or whose policy is gone. A kernel counted it as sent when it began to wait.
+    TxHeldPurged "tx_held_purged" Tx []
+        => "uvti ip xfrm state list";
+    /// Waited for an SA; one came, but for other packets.
+    TxHeldNoSa "tx_held_no_sa" Tx [] mib OutNoStates
+        => "uvti ip xfrm state list";
+    /// Waited for an SA, and is larger than its tunnel's MTU.
+    TxHeldTooBig "tx_held_too_big" Tx [] mib OutStateModeError icmp TooBig
+        => "uvti ip -d link show DEV";
+    /// Waited for an SA; a policy that came meanwhile says block.
+    TxHeldPolicyBlock "tx_held_policy_block" Tx [] mib OutPolBlock
+        => "uvti ip xfrm policy list dir out action block";
+    /// Waited for an SA; the policy that now matches has a template that cannot be resolved.
+    TxHeldPolicyError "tx_held_policy_error" Tx [] mib OutPolError
+        => "uvti ip xfrm policy list dir out";
+    /// Waited for an SA, to whose far end there is no route.
+    TxHeldNoOuterRoute "tx_held_no_outer_route" Tx [] mib OutBundleGenError
+        => "ip route get REMOTE from LOCAL";
+    /// Waited for an SA that has used up a hard byte or packet limit.
+    TxHeldSaExpired "tx_held_sa_expired" Tx [] mib OutStateExpired
+        => "uvti ip -s xfrm state list";
+    /// Waited for an SA whose sequence number would wrap.
+    TxHeldSeqOverflow "tx_held_seq_overflow" Tx [] mib OutStateSeqError
+        => "uvti ip xfrm state list";
+    /// Waited for an SA; this one is not for the device, or the host did not send the packet.
+    TxHeldUnsent "tx_held_unsent" Tx []
+        => "uvti ip xfrm state list";
+    /// The SPI is that of a larval state: a key manager reserved it and has not delivered the SA.
+    RxAcquire "rx_acquire" Rx [RxErrors RxDropped] mib AcquireError
+        => "uvti ip xfrm state list";
+    /// A plain IP-in-IP packet from the tunnel's far end: `ip_vti` takes it and finds no SA for it.
+    RxPlainIpip "rx_plain_ipip" Rx [RxErrors RxDropped] mib InNoStates
+        => "uvti stat";
+    /// `vti6`: the inner packet's source is the tunnel's far end.
+    TxSourceIsRemote "tx_source_is_remote" Tx [TxErrors] vti6 dropped
+        => "uvti ip -d link show DEV";
+    /// `vti6`: the tunnel's local address is not one of this host's.
+    TxLocalNotOurs "tx_local_not_ours" Tx [TxErrors TxCarrierErrors] vti6 dropped icmp Unreachable
+        => "ip address show";
+    /// `vti6`: the tunnel's remote address is one of this host's.
+    TxRemoteIsOurs "tx_remote_is_ours" Tx [TxErrors TxCarrierErrors] vti6 dropped icmp Unreachable
+        => "ip address show";
 }
 
 impl Reason {

@@ -3,16 +3,20 @@
 mod classifier;
 mod devices;
 mod filter;
+mod larval;
 mod op;
 mod policies;
 mod prefixes;
+mod settings;
 mod shards;
 mod snapshot;
 mod states;
 
 pub use devices::Devices;
+pub use larval::{Acquire, Larval, Larvals};
 pub use op::{Errno, Op, Refusal, StateMatch};
-pub use policies::{Policies, Policy};
+pub use policies::{HOLD_LIMIT, Policies, Policy};
+pub use settings::Settings;
 pub use shards::Shards;
 pub use snapshot::{Context, Snapshot};
 pub use states::{Resolved, States};

@@ -5,7 +5,7 @@ use super::{Errno, Refusal, Shards};
 use crate::packet::Flow;
 use crate::xfrm::{Action, Direction, Lifetime, Mark, PolicyId, PolicyInfo, PolicySpec, Selector};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// A policy in the tables.
 #[derive(Debug)]
@@ -16,11 +16,34 @@ pub struct Policy {
     pub number: u64,
     add_time: u64,
     use_time: AtomicU64,
+    /// Packets that wait for its SA, on all workers. Shared with the policy that it replaces.
+    held: Arc<AtomicU32>,
 }
 
+/// Packets that may wait for the SA of one policy.
+///
+/// kernel: net/xfrm/xfrm_policy.c xdst_queue_output(): full when *more* than XFRM_MAX_QUEUE_LEN wait
+pub const HOLD_LIMIT: u32 = 101;
+
 impl Policy {
-    pub(super) fn new(spec: PolicySpec, number: u64, now: u64) -> Self {
-        Self { spec, number, add_time: now, use_time: AtomicU64::new(0) }
+    pub(super) fn new(spec: PolicySpec, number: u64, now: u64, held: Arc<AtomicU32>) -> Self {
+        Self { spec, number, add_time: now, use_time: AtomicU64::new(0), held }
+    }
+
+    /// Takes a place among the packets that wait for its SA; whether there was one. Give it back by
+    /// [`release`](Self::release).
+    pub fn hold(&self) -> bool {
+        self.held.fetch_update(Relaxed, Relaxed, |n| (n < HOLD_LIMIT).then_some(n + 1)).is_ok()
+    }
+
+    /// Whether as many wait as may.
+    pub fn is_full(&self) -> bool {
+        self.held.load(Relaxed) >= HOLD_LIMIT
+    }
+
+    /// Gives the place of a packet back that waits no more.
+    pub fn release(&self) {
+        let _ = self.held.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
     }
 
     /// Notes a use at `now`, seconds since the Unix epoch.
@@ -126,16 +149,18 @@ impl Policies {
         let mut spec = spec.clone();
         let old = self.by_direction[spec.dir as usize].named(&spec.sel, spec.mark, spec.if_id).cloned();
         let mut number = number;
+        let mut held = Arc::default();
         match old {
             Some(_) if !replace => return Err(Refusal::errno(Errno::Exists)),
             Some(old) => {
                 spec.index = old.spec.index;
                 number = old.number;
+                held = old.held.clone();
                 self.remove(&old);
             }
             None => spec.index = self.index_for(spec.dir, spec.index),
         }
-        let policy = Arc::new(Policy::new(spec, number, now));
+        let policy = Arc::new(Policy::new(spec, number, now, held));
         self.by_index.insert(policy.spec.index, policy.clone());
         self.by_direction[policy.spec.dir as usize].insert(policy);
         Ok(())

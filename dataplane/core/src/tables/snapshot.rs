@@ -1,12 +1,12 @@
 //! The one snapshot that a worker reads, and how an operation turns it into the next.
 
-use super::{Devices, Errno, Op, Policies, Refusal, Shards, States};
+use super::{Acquire, Devices, Errno, Larval, Op, Policies, Refusal, Settings, Shards, States};
 use crate::device::{Device, DeviceId};
 use crate::esp::Crypter;
 use crate::route::{Answer, RouteKey};
 use crate::xfrm::{
-    Direction, Level, Mode, PolicyId, PolicySpec, Proto, Runtime, Sa, SaDirection, SaId, StateFlags,
-    StateSpec,
+    Direction, Level, Mode, PolicyId, PolicySpec, Proto, Runtime, Sa, SaDirection, SaId, Spi, StateFlags,
+    StateInfo, StateSpec,
 };
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -24,7 +24,11 @@ pub struct Snapshot {
     pub routes: Shards<RouteKey, Answer>,
     /// How many workers share the SAs.
     pub workers: u16,
+    /// Sysctls, and whether somebody listens.
+    pub settings: Settings,
     next_number: u64,
+    /// `seq` of the last acquire.
+    acquires: u32,
 }
 
 /// What an operation needs from outside of the core.
@@ -45,6 +49,7 @@ impl Snapshot {
     pub fn apply(&mut self, op: &Op, cx: &mut Context<'_>) -> Result<(), Refusal> {
         match op {
             Op::StateAdd(spec) => self.add_state(spec, cx),
+            Op::StateAlloc { spec, min, max } => self.reserve(spec, (*min, *max), cx),
             Op::StateUpdate(spec) => self.update_state(spec, cx),
             Op::StateDel(id) => self.delete_state(id),
             Op::StateFlush(proto) => self.flush_states(*proto),
@@ -85,6 +90,45 @@ impl Snapshot {
         self.states.remove(sa);
     }
 
+    /// Makes the larval state of an acquire, unless there is one already.
+    ///
+    /// kernel: net/xfrm/xfrm_state.c xfrm_state_find()
+    pub fn acquire(&mut self, acquire: &Acquire, now: u64) -> Option<Arc<Larval>> {
+        let policy = &acquire.policy.spec;
+        let t = policy.templates.first()?;
+        let (src, dst) = t.ends(&acquire.flow);
+        if self.states.larvals.is_full() || self.states.larvals.in_progress(policy, t, src, dst) {
+            return None;
+        }
+        self.acquires = self.acquires.wrapping_add(1).max(1);
+        let (seq, number) = (self.acquires, self.number());
+        let larval = Arc::new(acquire.larval(seq, number, now, self.settings.acq_expires)?);
+        self.states.larvals.insert(larval.clone());
+        Some(larval)
+    }
+
+    /// Removes the larval states that nobody delivered until `now`, and returns them.
+    pub fn expire_larvals(&mut self, now: u64) -> Vec<Arc<Larval>> {
+        let over: Vec<_> = self.states.larvals.iter().filter(|l| l.outlived(now)).cloned().collect();
+        over.iter().for_each(|l| self.states.larvals.remove(l));
+        over
+    }
+
+    /// States and larval states, newest first, as `ip xfrm state list` prints them.
+    pub fn state_infos(&self) -> Vec<StateInfo> {
+        let states = self.states.newest_first().into_iter().map(|sa| (sa.number, sa.info()));
+        let mut all: Vec<_> =
+            states.chain(self.states.larvals.iter().map(|l| (l.number, l.info()))).collect();
+        all.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
+        all.into_iter().map(|(_, info)| info).collect()
+    }
+
+    /// The state or larval state of that name.
+    pub fn state_info(&self, id: &SaId) -> Option<StateInfo> {
+        let state = self.states.named(id).map(|sa| sa.info());
+        state.or_else(|| self.states.larvals.named(id).map(|l| l.info()))
+    }
+
     fn number(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number
@@ -94,6 +138,9 @@ impl Snapshot {
         check_state(spec)?;
         let crypter = Arc::new(Crypter::new(&spec.algs)?);
         self.states.check_new(spec)?;
+        if let Some(larval) = self.states.larvals.delivered_by(spec) {
+            self.states.larvals.remove(&larval);
+        }
         let run = Arc::new(Runtime::new(spec, cx.now, (cx.random)()));
         let home = home(spec, self.workers);
         let (selector, number) = (spec.selector(), self.number());
@@ -101,11 +148,38 @@ impl Snapshot {
         Ok(())
     }
 
+    /// kernel: net/xfrm/xfrm_state.c xfrm_find_acq(), xfrm_alloc_spi()
+    fn reserve(&mut self, spec: &StateSpec, range: (u32, u32), cx: &mut Context<'_>) -> Result<(), Refusal> {
+        let taken = |spi| {
+            let id = SaId { spi, ..spec.id() };
+            self.states.named(&id).is_some() || self.states.larvals.named(&id).is_some()
+        };
+        let in_use = || Refusal::message(Errno::NoEntry, "Requested SPI is already in use");
+        let spi = free_spi(range, cx.random, taken).ok_or_else(in_use)?;
+        let asked = self.states.larvals.waiting(spec);
+        if asked.is_none() && self.states.larvals.is_full() {
+            return Err(Refusal::errno(Errno::NoBuffers));
+        }
+        let larval = match &asked {
+            Some(old) => Larval { spec: StateSpec { spi, ..old.spec.clone() }, ..Larval::clone(old) },
+            None => Larval::reserved(spec, spi, self.number(), cx.now, self.settings.acq_expires),
+        };
+        if let Some(old) = asked {
+            self.states.larvals.remove(&old);
+        }
+        self.states.larvals.insert(Arc::new(larval));
+        Ok(())
+    }
+
     /// Selector, limits, encapsulation and marks change; keys, counters, numbers and window stay.
     ///
     /// kernel: net/xfrm/xfrm_state.c xfrm_state_update()
-    fn update_state(&mut self, spec: &StateSpec, _cx: &mut Context<'_>) -> Result<(), Refusal> {
+    fn update_state(&mut self, spec: &StateSpec, cx: &mut Context<'_>) -> Result<(), Refusal> {
         check_state(spec)?;
+        if let Some(larval) = self.states.larvals.named(&spec.id()).cloned() {
+            self.states.larvals.remove(&larval);
+            return self.add_state(spec, cx);
+        }
         let old = self.states.named(&spec.id()).cloned().ok_or(Refusal::errno(Errno::NoProcess))?;
         let mut new = old.spec.clone();
         new.limits = spec.limits;
@@ -130,8 +204,12 @@ impl Snapshot {
     }
 
     fn delete_state(&mut self, id: &SaId) -> Result<(), Refusal> {
-        let sa = self.states.named(id).cloned().ok_or(Refusal::errno(Errno::NoProcess))?;
-        self.states.remove(&sa);
+        if let Some(sa) = self.states.named(id).cloned() {
+            self.states.remove(&sa);
+            return Ok(());
+        }
+        let larval = self.states.larvals.named(id).cloned().ok_or(Refusal::errno(Errno::NoProcess))?;
+        self.states.larvals.remove(&larval);
         Ok(())
     }
 
@@ -143,6 +221,7 @@ impl Snapshot {
             let doomed: Vec<_> =
                 self.states.newest_first().into_iter().filter(|sa| sa.spec.proto == proto).cloned().collect();
             doomed.iter().for_each(|sa| self.states.remove(sa));
+            self.states.larvals.retain(|l| l.spec.proto != proto);
         }
         Ok(())
     }
@@ -195,6 +274,16 @@ fn check_policy(spec: &PolicySpec) -> Result<(), Refusal> {
         return Err(Refusal::message(Errno::NotSupported, text));
     }
     Ok(())
+}
+
+/// A free SPI of a range: tried at random, as often as the range is long, but not for ever.
+fn free_spi(
+    (min, max): (u32, u32),
+    random: &mut dyn FnMut() -> u64,
+    taken: impl Fn(Spi) -> bool,
+) -> Option<Spi> {
+    let len = u64::from(max.checked_sub(min)?) + 1;
+    (0..len.min(1024)).map(|_| Spi(min + (random() % len) as u32)).find(|spi| spi.0 != 0 && !taken(*spi))
 }
 
 /// The home worker: the same for an SA that is deleted and added again.

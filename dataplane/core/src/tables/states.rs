@@ -1,6 +1,6 @@
 //! The SAD: states by what received packets carry, and by what templates ask for.
 
-use super::{Errno, Refusal, StateMatch};
+use super::{Errno, Larvals, Refusal, StateMatch};
 use crate::packet::Flow;
 use crate::tables::Shards;
 use crate::xfrm::{PolicySpec, Proto, Sa, SaId, Spi, StateSpec, Template};
@@ -41,6 +41,8 @@ pub enum Resolved<'a> {
 /// All states.
 #[derive(Clone, Default)]
 pub struct States {
+    /// States that are still to come.
+    pub larvals: Larvals,
     received: Shards<Received, Few>,
     wanted: Shards<Wanted, Few>,
     count: usize,
@@ -91,7 +93,7 @@ impl States {
 
     /// The state that a policy's template finds for a flow between the outer addresses `src` and `dst`.
     ///
-    /// kernel: net/xfrm/xfrm_state.c xfrm_state_find(): newest valid one wins, a state without source comes second
+    /// kernel: net/xfrm/xfrm_state.c xfrm_state_find(), xfrm_state_look_at(): a valid one that is not dying wins, then the newest; a state without source comes second
     pub fn resolve(
         &self,
         policy: &PolicySpec,
@@ -112,7 +114,8 @@ impl States {
                 && sa.selector.matches(flow, "")
         };
         let of = |src| {
-            self.wanted.find(&Wanted { src, dst, reqid: t.reqid }).and_then(|few| few.iter().find(fits))
+            let few = self.wanted.find(&Wanted { src, dst, reqid: t.reqid })?;
+            few.iter().filter(fits).find(|sa| !sa.run.dying()).or_else(|| few.iter().find(fits))
         };
         let any = match src {
             IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
@@ -120,6 +123,7 @@ impl States {
         };
         match of(src).or_else(|| of(any)) {
             Some(sa) => Resolved::Sa(sa),
+            None if self.larvals.in_progress(policy, t, src, dst) => Resolved::None,
             None if t.spi.0 != 0 && self.lookup(dst, t.spi, t.proto, mark).is_some() => Resolved::SpiClash,
             None => Resolved::None,
         }
@@ -134,7 +138,8 @@ impl States {
     ///
     /// kernel: net/xfrm/xfrm_state.c xfrm_state_add(); SPI 0 is in no index, so it is never in the way
     pub(super) fn check_new(&self, spec: &StateSpec) -> Result<(), Refusal> {
-        match spec.spi.0 != 0 && self.named(&spec.id()).is_some() {
+        let taken = self.named(&spec.id()).is_some() || self.larvals.named(&spec.id()).is_some();
+        match spec.spi.0 != 0 && taken {
             true => Err(Refusal::errno(Errno::Exists)),
             false => Ok(()),
         }

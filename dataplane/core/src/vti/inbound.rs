@@ -5,10 +5,10 @@ use super::memory::Memory;
 use super::receive::{self, Admitted, Refused};
 use crate::device::{Device, DeviceId};
 use crate::esp::{self, NextHeader, OpenError, ReplayError};
-use crate::packet::{Buf, Flow, Incoming, Inner, Outer, UdpPorts, hash_ends, tos};
+use crate::packet::{Buf, Flow, Incoming, Inner, Outer, OuterHeader, PerPacket, UdpPorts, hash_ends, tos};
 use crate::reason::Reason;
 use crate::tables::{Policy, Snapshot};
-use crate::xfrm::{Mode, Sa, Spi, StateFlags};
+use crate::xfrm::{Family, Lifetime, Mode, Sa, Spi, StateFlags};
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -179,9 +179,16 @@ fn deliver(
     now: u64,
 ) -> Result<usize, Refusal> {
     let without_policy = |reason| (reason, None);
-    let next_header = decrypt(sa, &mut slot.buf, seq, now).map_err(without_policy)?;
+    let mut next_header = decrypt(sa, &mut slot.buf, seq, now).map_err(without_policy)?;
+    if sa.spec.mode == Mode::Beet {
+        next_header = put_header(sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
+    }
     let len = slot.buf.len();
     let inner = inner_packet(sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
+    // kernel: include/net/xfrm.h __xfrm_policy_check2() DST_NOPOLICY
+    if device.no_policy {
+        return Ok(len);
+    }
     let key = (device.id, sa.number, inner.flow);
     let policy = match passed.find(&key) {
         Some(place) => passed.get(place),
@@ -205,11 +212,16 @@ type Refusal = (Reason, Option<Arc<Policy>>);
 /// and before policies are asked. kernel: net/xfrm/xfrm_input.c xfrm_input()
 fn decrypt(sa: &Sa, buf: &mut Buf, seq: u32, now: u64) -> Result<NextHeader, Reason> {
     let run = &sa.run;
-    let seq = check_sa(sa, seq).inspect_err(|reason| {
-        if *reason == Reason::RxSaExpired {
-            run.kill();
-        }
-    })?;
+    let seq = check_window(sa, seq)?;
+    // kernel: net/xfrm/xfrm_state.c xfrm_state_check_expire(): used, whatever becomes of the packet
+    run.touch(now);
+    let used = run.current();
+    let checked = check_use(sa, &used);
+    match checked {
+        Err(Reason::RxSaExpired) => run.kill(),
+        _ => _ = sa.wear(used.packets, used.bytes),
+    }
+    checked?;
     let next_header = open(sa, buf, seq)?;
     run.add_lost(run.window.advance(seq));
     run.consume(1, buf.len() as u64, now);
@@ -218,20 +230,27 @@ fn decrypt(sa: &Sa, buf: &mut Buf, seq: u32, now: u64) -> Result<NextHeader, Rea
 
 /// Whether the SA takes a packet with this low half of a number, before it is decrypted; the whole number.
 pub(super) fn check_sa(sa: &Sa, seq: u32) -> Result<u64, Reason> {
-    let run = &sa.run;
-    let seq = run.window.check(seq).map_err(|e| match e {
+    let seq = check_window(sa, seq)?;
+    check_use(sa, &sa.run.current())?;
+    Ok(seq)
+}
+
+fn check_window(sa: &Sa, seq: u32) -> Result<u64, Reason> {
+    sa.run.window.check(seq).map_err(|e| match e {
         ReplayError::Zero => Reason::RxReplayZero,
         ReplayError::Old => Reason::RxReplayOld,
         ReplayError::Duplicate => Reason::RxReplayDuplicate,
-    })?;
-    let used = run.current();
+    })
+}
+
+fn check_use(sa: &Sa, used: &Lifetime) -> Result<(), Reason> {
     if sa.exhausted(used.packets, used.bytes) {
         return Err(Reason::RxSaExpired);
     }
-    if sa.spec.mode != Mode::Tunnel {
+    if !matches!(sa.spec.mode, Mode::Tunnel | Mode::Beet) {
         return Err(Reason::RxNotTunnelMode);
     }
-    Ok(seq)
+    Ok(())
 }
 
 /// Takes ESP off the packet in `buf`, whose whole number is `seq`.
@@ -243,6 +262,29 @@ pub(super) fn open(sa: &Sa, buf: &mut Buf, seq: u64) -> Result<NextHeader, Reaso
         OpenError::BadPadding => Reason::RxBadPadding,
         OpenError::Dummy => Reason::RxDummy,
     })
+}
+
+/// In beet mode the inner header stayed at home: it is made of the SA's selector and the outer header.
+///
+/// kernel: net/xfrm/xfrm_input.c xfrm4_remove_beet_encap(), xfrm6_remove_beet_encap()
+pub(super) fn put_header(
+    sa: &Sa,
+    buf: &mut Buf,
+    outer: &Outer,
+    upper: NextHeader,
+) -> Result<NextHeader, Reason> {
+    /// The pseudo header for IPv4 options, which only a kernel's peer would send.
+    const PSEUDO: u8 = 94;
+    let sel = &sa.selector;
+    let (src, dst) = (sel.src.addr(), sel.dst.addr());
+    if sel.family != Some(Family::of(dst)) || upper.0 == PSEUDO {
+        return Err(Reason::RxInnerProto);
+    }
+    let header = OuterHeader::around(src, dst, upper.0).map_err(|_| Reason::RxInnerProto)?;
+    header
+        .push(buf, PerPacket { tos: outer.tos, ..PerPacket::default() })
+        .map_err(|_| Reason::RxInnerShort)?;
+    Ok(if dst.is_ipv4() { NextHeader::IPV4 } else { NextHeader::IPV6 })
 }
 
 /// The inner packet, freed of TFC padding, with congestion marked.

@@ -4,6 +4,7 @@
 //! a burst at a time: any burst, whole, split or one by one, gives the same bytes, verdicts, SA state and counters.
 
 pub mod explain;
+pub mod held;
 pub mod icmp;
 mod inbound;
 mod memory;

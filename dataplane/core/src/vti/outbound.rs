@@ -11,7 +11,7 @@ use crate::device::{Device, DeviceId};
 use crate::esp::{Header, Numbers, SealError, peek};
 use crate::packet::{Buf, Flow, Inner, NotIp, PerPacket, proto, tos};
 use crate::reason::Reason;
-use crate::tables::Snapshot;
+use crate::tables::{Acquire, Policy, Snapshot};
 use crate::xfrm::{ExtraFlags, Family, Proto, Sa, StateFlags};
 use std::sync::Arc;
 
@@ -56,6 +56,8 @@ pub enum TxVerdict {
     },
     /// To the SA's home worker, as it is.
     Hop(u16),
+    /// Waits, as it is, for the SA that this policy wants.
+    Hold(Arc<Policy>),
     /// Dropped.
     Drop(Drop),
 }
@@ -70,6 +72,8 @@ type FlowKey = (DeviceId, Flow);
 /// What was decided for a flow, as long as the tables stay and no SA dies.
 struct Fate {
     result: Result<Decision, Refused>,
+    /// Whether its SA had reached a soft limit then.
+    dying: bool,
     /// Deaths that had been seen when it was decided.
     deaths: u64,
     /// The burst that it was used in last, and where its SA is among the lanes of that burst.
@@ -100,12 +104,14 @@ pub struct Transmitter {
     burst: u64,
     /// SAs that reached a limit.
     deaths: u64,
+    acquires: Vec<Acquire>,
 }
 
 impl Transmitter {
     /// Gives every packet of `burst` a verdict. `me` is this worker, `now` is in seconds since the Unix epoch.
     pub fn run(&mut self, tables: &Arc<Snapshot>, device: &Device, burst: &mut [TxSlot], me: u16, now: u64) {
         self.begin(tables);
+        self.acquires.clear();
         burst.iter_mut().for_each(dissect);
         for slot in burst.iter_mut().filter(|s| s.pending()) {
             self.admit(tables, device, slot, me);
@@ -117,6 +123,11 @@ impl Transmitter {
             self.seal(slot, now);
         }
         self.lanes.clear();
+    }
+
+    /// SAs that the last burst wanted and that nobody was asked for yet, one a policy.
+    pub fn acquires(&mut self) -> std::vec::Drain<'_, Acquire> {
+        self.acquires.drain(..)
     }
 
     /// What was decided for a packet of the last burst.
@@ -147,7 +158,14 @@ impl Transmitter {
             Some(place) if self.flows.get(place).is_some_and(|fate| self.holds(fate)) => place,
             stale => {
                 let result = transmit::decide(tables, device, flow);
-                let fate = Fate { result, deaths: self.deaths, lane: (self.burst, usize::MAX) };
+                if let Err(refused) = &result
+                    && let Some(acquire) = transmit::acquire(tables, device, flow, refused)
+                    && !self.acquires.iter().any(|a| Arc::ptr_eq(&a.policy, &acquire.policy))
+                {
+                    self.acquires.push(acquire);
+                }
+                let dying = result.as_ref().is_ok_and(|decision| decision.sa.run.dying());
+                let fate = Fate { result, dying, deaths: self.deaths, lane: (self.burst, usize::MAX) };
                 self.flows.put(key, fate, stale)
             }
         }
@@ -157,7 +175,7 @@ impl Transmitter {
     fn holds(&self, fate: &Fate) -> bool {
         fate.deaths == self.deaths
             && match &fate.result {
-                Ok(decision) => decision.sa.run.alive(),
+                Ok(decision) => decision.sa.run.alive() && decision.sa.run.dying() == fate.dying,
                 Err(_) => fate.lane.0 == self.burst,
             }
     }
@@ -172,9 +190,11 @@ impl Transmitter {
         let Some(fate) = self.flows.get_mut(slot.flow.0) else { return };
         let decision = match &fate.result {
             Ok(decision) => decision,
-            Err(Refused { reason, policy, sa }) => {
-                let (policy, sa) = (policy.clone(), sa.clone());
-                slot.verdict = TxVerdict::Drop(Drop { reason: *reason, sa, policy, mtu: 0 });
+            Err(refused) => {
+                slot.verdict = match transmit::holder(tables, refused) {
+                    Some(policy) => TxVerdict::Hold(policy.clone()),
+                    None => TxVerdict::Drop(refused.clone().into()),
+                };
                 return;
             }
         };
@@ -187,7 +207,10 @@ impl Transmitter {
                 fate.lane =
                     (self.burst, lane_of(&mut self.lanes, &mut self.lane_hints, self.burst, &decision.sa));
             }
-            if let Err(reason) = self.lanes[fate.lane.1].admit(slot.len as u64) {
+            let lane = &mut self.lanes[fate.lane.1];
+            // One that is dying goes on with this packet; the next may find a better one.
+            decision.sa.wear(lane.packets, lane.bytes);
+            if let Err(reason) = lane.admit(slot.len as u64) {
                 self.deaths += u64::from(reason == Reason::TxSaExpired);
                 slot.verdict = TxVerdict::Drop(decision.refuse(reason, 0));
             }

@@ -7,7 +7,9 @@ use crate::esp;
 use crate::packet::{Flow, Outer, proto};
 use crate::reason::Reason;
 use crate::tables::{Policy, Snapshot};
-use crate::xfrm::{Action, Direction, EncapKind, Level, Mode, PolicySpec, Proto, Sa, SaDirection, Template};
+use crate::xfrm::{
+    Action, Direction, EncapKind, Level, Mode, PolicySpec, Proto, Sa, SaDirection, Spi, Template,
+};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -53,14 +55,30 @@ pub fn admit(tables: &Snapshot, outer: &Outer, esp: &[u8]) -> Result<Admitted, R
         return Err(without_tunnel(tables, outer, esp).into());
     };
     let refused = |reason| Refused { reason, device: Some(device.clone()), sa: None };
-    outer_policy(tables, outer)?;
+    if !device.no_policy {
+        outer_policy(tables, outer, proto::ESP)?;
+    }
     let (spi, seq) = header.ok_or_else(|| refused(Reason::RxShort))?;
     let sa = tables
         .states
         .lookup(outer.dst, spi, Proto::Esp, device.spec.ikey)
-        .ok_or_else(|| refused(Reason::RxNoSa))?;
+        .ok_or_else(|| refused(without_sa(tables, device, outer, spi)))?;
     check_sa(sa, outer).map_err(|reason| Refused { sa: Some(sa.clone()), ..refused(reason) })?;
     Ok(Admitted { device: device.clone(), sa: sa.clone(), seq })
+}
+
+/// What a plain IP-in-IP packet is for a VTI, which takes it from its far end: the device it met, if it counts there,
+/// and the reason for which it is dropped. `None` if it is none of ours.
+///
+/// kernel: net/ipv4/ip_vti.c vti_rcv_ipip(): looked up as an SA of protocol 4, which there is not
+pub fn plain_ipip(tables: &Snapshot, outer: &Outer) -> Option<Refused> {
+    let device = tables.devices.tunnel(outer.dst, outer.src)?;
+    if !device.no_policy
+        && let Err(reason) = outer_policy(tables, outer, proto::IPIP)
+    {
+        return Some(reason.into());
+    }
+    Some(Refused { device: Some(device.clone()), ..Reason::RxPlainIpip.into() })
 }
 
 /// RFC 3948 §2: what shares the port with ESP.
@@ -69,6 +87,14 @@ fn check_not_ike(payload: &[u8]) -> Result<(), Reason> {
         p if p == KEEPALIVE => Err(Reason::RxKeepalive),
         [0, 0, 0, 0, ..] => Err(Reason::RxNonEsp),
         _ => Ok(()),
+    }
+}
+
+/// kernel: net/xfrm/xfrm_input.c xfrm_input()
+fn without_sa(tables: &Snapshot, device: &Device, outer: &Outer, spi: Spi) -> Reason {
+    match tables.states.larvals.received(outer.dst, spi, Proto::Esp, device.spec.ikey) {
+        Some(_) => Reason::RxAcquire,
+        None => Reason::RxNoSa,
     }
 }
 
@@ -84,10 +110,10 @@ fn without_tunnel(tables: &Snapshot, outer: &Outer, esp: &[u8]) -> Reason {
 /// The input policies without mark apply to the outer packet first, which has not come through IPsec yet.
 ///
 /// kernel: net/ipv4/ip_vti.c vti_input() xfrm4_policy_check()
-fn outer_policy(tables: &Snapshot, outer: &Outer) -> Result<(), Reason> {
+fn outer_policy(tables: &Snapshot, outer: &Outer, carried: u8) -> Result<(), Reason> {
     let (protocol, sport, dport) = match outer.udp {
         Some(ports) => (proto::UDP, ports.src, ports.dst),
-        None => (proto::ESP, 0, 0),
+        None => (carried, 0, 0),
     };
     let flow = Flow { src: outer.src, dst: outer.dst, proto: protocol, sport, dport };
     match tables.policies.lookup(Direction::In, &flow, "", 0, 0) {

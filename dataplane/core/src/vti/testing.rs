@@ -4,7 +4,7 @@ use crate::device::{Device, DeviceId, LinkKind, LinkSpec};
 use crate::esp::Header;
 use crate::packet::{Buf, Incoming, Outer, UdpPorts};
 use crate::route::{Answer, Route, RouteKey};
-use crate::tables::{Context, Op, Snapshot};
+use crate::tables::{Context, Op, Settings, Snapshot};
 use crate::vti::{RxSlot, TxSlot};
 use crate::xfrm::{
     Action, AlgAead, AlgAuth, AlgEnc, Algorithms, Direction, Family, Key, Level, Limits, Mark, Mode,
@@ -47,6 +47,10 @@ pub struct Lab {
     pub block_by_default: Vec<Direction>,
     /// How many workers share the SAs.
     pub workers: u16,
+    /// SPIs reserved for SAs to come.
+    pub reserved: Vec<StateSpec>,
+    /// Sysctls.
+    pub settings: Settings,
 }
 
 /// An address.
@@ -96,7 +100,18 @@ pub fn device(name: &str, ifindex: u32, local: IpAddr, remote: IpAddr, key: u32)
         header: Default::default(),
     };
     let id = DeviceId(ifindex);
-    Device { id, spec, ifindex, mtu, up: true, txqlen: 1000, disable_xfrm: false }
+    Device {
+        id,
+        spec,
+        ifindex,
+        mtu,
+        up: true,
+        txqlen: 1000,
+        disable_xfrm: false,
+        no_policy: false,
+        local_not_ours: false,
+        remote_is_ours: false,
+    }
 }
 
 /// A policy for all packets of both families between these outer addresses.
@@ -154,6 +169,8 @@ impl Lab {
             routes: vec![(RouteKey { src: local, dst: remote, mark: 0 }, Some(route))],
             block_by_default: vec![],
             workers: 1,
+            reserved: vec![],
+            settings: Settings::default(),
         }
     }
 
@@ -172,6 +189,11 @@ impl Lab {
             tables.apply(&op, &mut Context { now: NOW, random: &mut random }).expect("a fine operation");
         };
         self.devices.iter().for_each(|d| tables.put_device(d.clone()));
+        tables.settings = self.settings;
+        for s in &self.reserved {
+            let (min, max) = (s.spi.0, s.spi.0);
+            apply(&mut tables, Op::StateAlloc { spec: Box::new(s.clone()), min, max });
+        }
         self.states.iter().for_each(|s| apply(&mut tables, Op::StateAdd(Box::new(s.clone()))));
         self.policies.iter().for_each(|p| apply(&mut tables, Op::PolicyAdd(Box::new(p.clone()))));
         for dir in &self.block_by_default {

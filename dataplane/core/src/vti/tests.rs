@@ -35,8 +35,8 @@ impl Told {
         if row.vti6_tx_dropped && vti6 {
             self.link.tx_dropped += 1;
         }
-        if let Some(mib) = row.mib {
-            *self.mib.entry(mib).or_default() += 1;
+        for mib in row.mib {
+            *self.mib.entry(*mib).or_default() += 1;
         }
         if let Some(stat) = row.sa {
             count(&mut self.notes, stat.name());
@@ -87,6 +87,7 @@ impl Told {
                         count(&mut told.notes, &error);
                     }
                 }
+                TxVerdict::Hold(_) => count(&mut told.verdicts, "held"),
                 TxVerdict::Pending | TxVerdict::Hop(_) => count(&mut told.verdicts, "not decided here"),
             }
         }

@@ -7,9 +7,8 @@ use crate::device::Device;
 use crate::packet::{Flow, NoRoom, OuterHeader, UdpPorts};
 use crate::reason::Reason;
 use crate::route::{Route, RouteKey};
-use crate::tables::{Policy, Resolved, Snapshot};
+use crate::tables::{Acquire, Policy, Resolved, Snapshot};
 use crate::xfrm::{Action, Direction, Family, Level, Mode, Sa, SaDirection, Template};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What happens to every packet of a flow.
@@ -50,6 +49,13 @@ pub struct Refused {
     pub sa: Option<Arc<Sa>>,
 }
 
+impl From<Refused> for crate::vti::Drop {
+    fn from(refused: Refused) -> Self {
+        let Refused { reason, policy, sa } = refused;
+        Self { reason, sa, policy, mtu: 0 }
+    }
+}
+
 impl From<Reason> for Refused {
     fn from(reason: Reason) -> Self {
         Refused { reason, policy: None, sa: None }
@@ -58,15 +64,44 @@ impl From<Reason> for Refused {
 
 /// Decides for a flow that is about to leave by `device`. Pure: nothing is changed, numbers are not taken.
 pub fn decide(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Decision, Refused> {
+    if device.family() == Family::V6 && flow.src == device.spec.remote {
+        return Err(Reason::TxSourceIsRemote.into());
+    }
     let bundle = bundle(tables, device, flow)?;
     let refused = |reason| bundle.refused(reason);
     check_state(device, &bundle).map_err(refused)?;
+    check_ends(device).map_err(refused)?;
     let route = bundle.route.ok_or_else(|| refused(Reason::TxNotTunnelMode))?;
     check_loop(tables, device, &bundle.sa, route).map_err(refused)?;
     let fits = largest_inner(&bundle.sa, route);
     let (mtu, tfc_len) = (fits.min(device.mtu), fits.min(bundle.sa.spec.tfcpad));
     let header = outer_header(&bundle.sa).map_err(|_| refused(Reason::TxOuterFamily))?;
     Ok(Decision { policy: bundle.policy, sa: bundle.sa, route, mtu, header, tfc_len })
+}
+
+/// What a key manager is to be asked for, after a flow was refused: the SA that was not there, unless it was asked for
+/// already or nobody listens.
+///
+/// kernel: net/xfrm/xfrm_state.c xfrm_state_find()
+pub fn acquire(tables: &Snapshot, device: &Device, flow: &Flow, refused: &Refused) -> Option<Acquire> {
+    if !tables.settings.key_manager || !matches!(refused.reason, Reason::TxNoSa | Reason::TxNoTransform) {
+        return None;
+    }
+    let policy = refused.policy.as_ref()?;
+    let template = policy.spec.templates.first()?;
+    let (src, dst) = template.ends(flow);
+    if tables.states.larvals.in_progress(&policy.spec, template, src, dst) {
+        return None;
+    }
+    Some(Acquire { policy: policy.clone(), flow: *flow, dev: device.spec.name.clone() })
+}
+
+/// The policy on which a refused flow's packets wait for the SA, if they do.
+///
+/// kernel: net/xfrm/xfrm_policy.c xfrm_create_dummy_bundle()
+pub fn holder<'a>(tables: &Snapshot, refused: &'a Refused) -> Option<&'a Arc<Policy>> {
+    let waits = refused.reason == Reason::TxNoSa && !tables.settings.larval_drop;
+    refused.policy.as_ref().filter(|_| waits)
 }
 
 /// Policy, SA and outer route for a flow: what the kernel calls a bundle.
@@ -85,7 +120,8 @@ impl Bundle {
 
 /// kernel: net/xfrm/xfrm_policy.c xfrm_lookup_with_ifid()
 fn bundle(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Bundle, Refused> {
-    if device.disable_xfrm {
+    // IPv6 has no such sysctl. kernel: net/ipv4/route.c __mkroute_output() DST_NOXFRM
+    if device.disable_xfrm && flow.family() == Family::V4 {
         return Err(Reason::TxXfrmDisabled.into());
     }
     let policy = policy_out(tables, device, flow)?;
@@ -118,23 +154,13 @@ fn policy_out<'a>(tables: &'a Snapshot, device: &Device, flow: &Flow) -> Result<
     }
 }
 
-/// The outer addresses of a template: its own in modes with an outer header, else the flow's.
-///
-/// kernel: net/xfrm/xfrm_policy.c xfrm_tmpl_resolve_one()
-pub(crate) fn template_ends(t: &Template, flow: &Flow) -> (IpAddr, IpAddr) {
-    match t.mode {
-        Mode::Tunnel | Mode::Beet => (t.src, t.dst),
-        _ => (flow.src, flow.dst),
-    }
-}
-
 fn resolve<'a>(
     tables: &'a Snapshot,
     policy: &Policy,
     t: &Template,
     flow: &Flow,
 ) -> Result<&'a Arc<Sa>, Reason> {
-    let (src, dst) = template_ends(t, flow);
+    let (src, dst) = t.ends(flow);
     match tables.states.resolve(&policy.spec, t, src, dst, flow) {
         Resolved::Sa(sa) => Ok(sa),
         Resolved::None if t.level == Level::Use => Err(Reason::TxNoTransform),
@@ -167,6 +193,15 @@ fn check_state(device: &Device, bundle: &Bundle) -> Result<(), Reason> {
     let source_fits = ends.local.is_unspecified() || spec.src == ends.local;
     let destination_fits = ends.remote.is_unspecified() || spec.dst == ends.remote;
     if source_fits && destination_fits { Ok(()) } else { Err(Reason::TxEndpointMismatch) }
+}
+
+/// kernel: net/ipv6/ip6_tunnel.c ip6_tnl_xmit_ctl()
+fn check_ends(device: &Device) -> Result<(), Reason> {
+    match (device.local_not_ours, device.remote_is_ours) {
+        (true, _) => Err(Reason::TxLocalNotOurs),
+        (_, true) => Err(Reason::TxRemoteIsOurs),
+        _ => Ok(()),
+    }
 }
 
 /// Tunnels in tunnels that are followed before they are called a loop. kernel: net/core/dev.h XMIT_RECURSION_LIMIT

@@ -1,6 +1,7 @@
 //! Policies as configured and as shown.
 
 use super::{Direction, Lifetime, Limits, Mark, Mode, Proto, Selector, Spi};
+use crate::packet::Flow;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -76,6 +77,18 @@ pub struct Template {
     pub reqid: u32,
     /// Whether it must find a state.
     pub level: Level,
+}
+
+impl Template {
+    /// The outer addresses: its own in modes with an outer header, else the flow's.
+    ///
+    /// kernel: net/xfrm/xfrm_policy.c xfrm_tmpl_resolve_one()
+    pub fn ends(&self, flow: &Flow) -> (IpAddr, IpAddr) {
+        match self.mode {
+            Mode::Tunnel | Mode::Beet => (self.src, self.dst),
+            _ => (flow.src, flow.dst),
+        }
+    }
 }
 
 /// A policy as configured by `ip xfrm policy add`.

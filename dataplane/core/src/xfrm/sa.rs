@@ -42,6 +42,9 @@ pub struct Runtime {
     integrity_failed: AtomicU64,
     lost: AtomicU64,
     dead: AtomicBool,
+    /// A soft limit was reached, and whether key managers were told.
+    dying: AtomicBool,
+    told: AtomicBool,
     ip_id: AtomicU16,
 }
 
@@ -68,6 +71,8 @@ impl Runtime {
             integrity_failed: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             dead: AtomicBool::new(false),
+            dying: AtomicBool::new(false),
+            told: AtomicBool::new(false),
             ip_id: AtomicU16::new(salt as u16),
         }
     }
@@ -81,6 +86,17 @@ impl Runtime {
     /// Ends its use, at once and for every snapshot that still names it.
     pub fn kill(&self) {
         self.dead.store(true, Relaxed);
+    }
+
+    /// Whether it has reached a soft limit: another one is preferred.
+    #[inline]
+    pub fn dying(&self) -> bool {
+        self.dying.load(Relaxed)
+    }
+
+    /// Whether it is dying and nobody was told: true once.
+    pub fn is_news(&self) -> bool {
+        self.dying() && !self.told.swap(true, Relaxed)
     }
 
     /// What it has used.
@@ -98,7 +114,15 @@ impl Runtime {
     pub fn consume(&self, packets: u64, bytes: u64, now: u64) {
         add(&self.packets, packets);
         add(&self.bytes, bytes);
-        if packets > 0 && self.use_time.load(Relaxed) == 0 {
+        if packets > 0 {
+            self.touch(now);
+        }
+    }
+
+    /// Notes the first use.
+    #[inline]
+    pub fn touch(&self, now: u64) {
+        if self.use_time.load(Relaxed) == 0 {
             self.use_time.store(now, Relaxed);
         }
     }
@@ -168,10 +192,39 @@ impl Sa {
         packets >= l.hard_packets || bytes >= l.hard_bytes
     }
 
+    /// Makes it dying if `used` has reached a soft limit: tested before a packet is added. Whether it has become so.
+    ///
+    /// kernel: net/xfrm/xfrm_state.c xfrm_state_check_expire()
+    #[inline]
+    pub fn wear(&self, packets: u64, bytes: u64) -> bool {
+        let l = &self.spec.limits;
+        let worn = packets >= l.soft_packets || bytes >= l.soft_bytes;
+        let first = worn && !self.run.dying();
+        if first {
+            self.run.dying.store(true, Relaxed);
+        }
+        first
+    }
+
+    /// Makes it dying if its time for that has come at `now`, seconds since the Unix epoch.
+    ///
+    /// kernel: net/xfrm/xfrm_state.c xfrm_timer_handler()
+    pub fn age(&self, now: u64) {
+        let l = &self.spec.limits;
+        if self.is_over(l.soft_add_seconds, l.soft_use_seconds, now) {
+            self.run.dying.store(true, Relaxed);
+        }
+    }
+
     /// Whether its time is over at `now`, seconds since the Unix epoch.
     pub fn outlived(&self, now: u64) -> bool {
-        let (l, c) = (&self.spec.limits, self.run.current());
+        let l = &self.spec.limits;
+        self.is_over(l.hard_add_seconds, l.hard_use_seconds, now)
+    }
+
+    fn is_over(&self, since_add: u64, since_use: u64, now: u64) -> bool {
+        let c = self.run.current();
         let over = |limit: u64, since: u64| limit != 0 && since != 0 && now >= since.saturating_add(limit);
-        over(l.hard_add_seconds, c.add_time) || over(l.hard_use_seconds, c.use_time)
+        over(since_add, c.add_time) || over(since_use, c.use_time)
     }
 }

@@ -1,4 +1,4 @@
-//! Receiving ESP (protocol 50) by a raw socket.
+//! Receiving ESP (protocol 50), and plain IP-in-IP (protocol 4), by a raw socket.
 
 use super::intake::Intake;
 use super::{Fault, Received};
@@ -12,6 +12,7 @@ use std::os::fd::BorrowedFd;
 use uvti_core::packet::{Buf, Incoming, Outer};
 
 const ESP: i32 = 50;
+const IPIP: i32 = 4;
 const IPV4_HEADER: usize = 20;
 
 /// A raw socket that receives the ESP packets of one family.
@@ -19,15 +20,23 @@ const IPV4_HEADER: usize = 20;
 /// While it is open, the host does not answer ESP with ICMP protocol-unreachable.
 pub(super) struct EspSocket {
     intake: Intake,
-    v6: bool,
+    judge: Judge,
 }
+
+type Judge = fn(Buf, &Datagram<'_>) -> Received;
 
 impl EspSocket {
     pub(super) fn open_v4() -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(ESP)))?;
         // ICMP frag-needed quoting ESP, whatever its SPI, must not lower the host's PMTU for the peer.
         sockopt::set(&socket, libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_INTERFACE)?;
-        Ok(Self { intake: Intake::new(socket, false)?, v6: false })
+        Ok(Self { intake: Intake::new(socket, false)?, judge: judge_v4 })
+    }
+
+    /// Receives copies of plain IP-in-IP packets.
+    pub(super) fn open_ipip() -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(IPIP)))?;
+        Ok(Self { intake: Intake::new(socket, false)?, judge: judge_ipip })
     }
 
     pub(super) fn open_v6() -> io::Result<Self> {
@@ -35,7 +44,7 @@ impl EspSocket {
         sockopt::set(&socket, libc::SOL_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_INTERFACE)?;
         sockopt::set(&socket, libc::SOL_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
         sockopt::set(&socket, libc::SOL_IPV6, libc::IPV6_RECVTCLASS, 1)?;
-        Ok(Self { intake: Intake::new(socket, true)?, v6: true })
+        Ok(Self { intake: Intake::new(socket, true)?, judge: judge_v6 })
     }
 
     pub(super) fn recv(
@@ -44,8 +53,7 @@ impl EspSocket {
         pool: &mut Pool,
         max: usize,
     ) -> io::Result<Burst> {
-        let judge = if self.v6 { judge_v6 } else { judge_v4 };
-        self.intake.recv(into, pool, max, judge)
+        self.intake.recv(into, pool, max, self.judge)
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -69,6 +77,13 @@ fn judge_v4(mut buf: Buf, _: &Datagram<'_>) -> Received {
             let from = from.map(|octets| IpAddr::V4(Ipv4Addr::from(*octets)));
             Received::Damaged { buf, from, fault }
         }
+    }
+}
+
+fn judge_ipip(buf: Buf, datagram: &Datagram<'_>) -> Received {
+    match judge_v4(buf, datagram) {
+        Received::Packet(packet) => Received::PlainIpip(packet),
+        other => other,
     }
 }
 

@@ -213,7 +213,7 @@ mod tests {
                 let b = p.buf.bytes();
                 (b[3], b[7], b.len(), b[b.len() - 1])
             }
-            Received::Damaged { fault, .. } => panic!("{fault:?}"),
+            other => panic!("{other:?}"),
         };
         all.iter().map(shown).collect()
     }

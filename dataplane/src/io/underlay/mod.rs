@@ -54,6 +54,8 @@ pub struct Outgoing {
 pub enum Received {
     /// What followed the outer header.
     Packet(Incoming),
+    /// A plain IP-in-IP packet, without its outer header. The host has it as well.
+    PlainIpip(Incoming),
     /// A packet that cannot be used, for the caller to count.
     Damaged {
         /// As far as it was received, with its outer header if the socket delivers one.

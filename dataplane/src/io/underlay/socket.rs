@@ -27,13 +27,14 @@ enum Source {
 }
 
 impl SocketUnderlay {
-    /// Sends all, and receives ESP (protocol 50) if `esp`. Each raw socket gets a copy of every ESP packet, so one
+    /// Sends all, and receives ESP (protocol 50) if `esp`, and copies of plain IP-in-IP. Each raw socket gets a copy of every ESP packet, so one
     /// underlay of the namespace has it. `EPERM` without CAP_NET_RAW.
     pub fn open(esp: bool) -> io::Result<Self> {
         let mut receivers = Vec::new();
         if esp {
             receivers.push(Source::Esp(EspSocket::open_v4()?));
             receivers.extend(optional(EspSocket::open_v6())?.map(Source::Esp));
+            receivers.push(Source::Esp(EspSocket::open_ipip()?));
         }
         let v6 = optional(RawSender::open_v6())?;
         Ok(Self { v4: RawSender::open_v4()?, v6, receivers, next: 0, closed: Losses::default() })

@@ -89,6 +89,19 @@ fn esp_crosses() {
     assert_eq!((a.losses(), b.losses()), (Losses::default(), Losses::default()));
 }
 
+/// Copies of it, told apart from ESP; it is the third socket.
+#[test]
+fn plain_ipip_crosses() {
+    if !require_netns("plain_ipip_crosses") {
+        return;
+    }
+    let (a, b) = veth_pair();
+    let (mut a, mut b) = (open(&a, false), open(&b, true));
+    assert_eq!(send(&mut a, &[ipv4(B, 4, 0, &[7; 40])]), [Outcome::Sent]);
+    let Some(Received::PlainIpip(Incoming { buf, outer })) = receive(&mut b, 2, 1).pop() else { panic!() };
+    assert_eq!((buf.bytes(), outer.src, outer.dst), (&[7; 40][..], IpAddr::V4(A), IpAddr::V4(B)));
+}
+
 #[test]
 fn the_header_leaves_as_it_was_made() {
     if !require_netns("the_header_leaves_as_it_was_made") {

@@ -85,8 +85,8 @@ pub struct Verdict {
 pub struct Counts {
     /// Link counters.
     pub link: LinkStats,
-    /// Line of `/proc/net/xfrm_stat`.
-    pub xfrm: Option<Mib>,
+    /// Lines of `/proc/net/xfrm_stat`.
+    pub xfrm: Vec<Mib>,
     /// Counter under `stats:` of `ip -s xfrm state`.
     pub sa: Option<String>,
 }
@@ -227,7 +227,7 @@ impl Counts {
             link.rx_bytes = received_bytes as u64;
         }
         link.tx_dropped += u64::from(row.vti6_tx_dropped && vti6);
-        Self { link, xfrm: row.mib, sa: row.sa.map(|s| s.name().to_owned()) }
+        Self { link, xfrm: row.mib.to_vec(), sa: row.sa.map(|s| s.name().to_owned()) }
     }
 }
 

@@ -10,9 +10,9 @@ use crate::packet::{Buf, Inner, Outer, proto};
 use crate::reason::{LinkStats, Reason};
 use crate::tables::{Policy, Snapshot};
 use crate::vti::Drop;
-use crate::vti::inbound::{check_sa, inner_packet, open};
+use crate::vti::inbound::{check_sa, inner_packet, open, put_header};
 use crate::vti::receive::{Admitted, Refused, admit, check_inner};
-use crate::xfrm::{Direction, Sa, Spi};
+use crate::xfrm::{Direction, Mode, Sa, Spi};
 use std::sync::Arc;
 
 /// The checks in the datapath's order. A test wants every reason of the core here.
@@ -24,7 +24,7 @@ pub(super) const STEPS: &[Step] = &[
         &[Reason::RxOuterPolicyBlock, Reason::RxOuterPolicyTemplate, Reason::RxOuterDefaultBlock],
     ),
     ("header", &[Reason::RxShort]),
-    ("sa", &[Reason::RxNoSa]),
+    ("sa", &[Reason::RxNoSa, Reason::RxAcquire]),
     ("direction", &[Reason::RxWrongDirection]),
     ("encap", &[Reason::RxEncapMismatch]),
     ("replay", &[Reason::RxReplayZero, Reason::RxReplayOld, Reason::RxReplayDuplicate]),
@@ -113,7 +113,10 @@ fn deliver(
 ) -> Result<(), Reason> {
     let seq = check_sa(sa, seq)?;
     let next_header = match known {
-        None => open(sa, buf, seq)?,
+        None => {
+            let upper = open(sa, buf, seq)?;
+            if sa.spec.mode == Mode::Beet { put_header(sa, buf, outer, upper)? } else { upper }
+        }
         Some(None) => return Ok(()),
         Some(Some(inner)) => {
             *buf = inner;
@@ -127,6 +130,9 @@ fn deliver(
     judged.len = buf.len();
     let inner = inner_packet(sa, buf, outer, next_header)?;
     judged.inner = Some(inner);
+    if device.no_policy {
+        return Ok(());
+    }
     match check_inner(tables, device, sa, &inner.flow) {
         Ok(policy) => judged.policy = Some(policy.clone()),
         Err((reason, policy)) => {

@@ -12,18 +12,20 @@ use crate::tables::{Policy, Snapshot};
 use crate::vti::Drop;
 use crate::vti::icmp;
 use crate::vti::outbound::{check_inner, check_packet, check_sa, encapsulate};
-use crate::vti::transmit::{Decision, Refused, decide, route_key};
+use crate::vti::transmit::{Decision, Refused, decide, holder, route_key};
 use crate::xfrm::{Sa, Template};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The checks in the datapath's order. A test wants every reason of the core here.
 pub(super) const STEPS: &[Step] = &[
-    ("packet", &[Reason::TxRunt, Reason::TxNotIp]),
+    ("packet", &[Reason::TxRunt, Reason::TxNotIp, Reason::TxSourceIsRemote]),
+    ("addresses", &[Reason::TxLocalNotOurs, Reason::TxRemoteIsOurs]),
     ("device", &[Reason::TxXfrmDisabled]),
     ("policy", &[Reason::TxNoPolicy, Reason::TxDefaultBlock, Reason::TxPolicyBlock]),
     ("template", &[Reason::TxBypassPolicy]),
     ("sa", &[Reason::TxNoSa, Reason::TxTemplateSpiClash, Reason::TxNoTransform]),
+    ("hold queue", &[Reason::TxHoldQueueFull]),
     ("direction", &[Reason::TxWrongDirection]),
     ("route", &[Reason::TxNoOuterRoute]),
     ("mode", &[Reason::TxNotTunnelMode]),
@@ -36,10 +38,16 @@ pub(super) const STEPS: &[Step] = &[
     ("seal", &[Reason::TxNoRoom, Reason::TxSealFailed]),
 ];
 
+/// What becomes of a packet that waits.
+const WAITS: &str =
+    "Waits for an SA, with up to 100 others of its policy: sent when there is one, dropped if none comes.";
+
 /// How far a packet came.
 struct Judged {
     inner: Option<Inner>,
     decision: Option<Decision>,
+    /// The policy on which it would wait for an SA.
+    holder: Option<Arc<Policy>>,
     /// Length of the outer packet, bytes.
     result: Result<usize, Drop>,
 }
@@ -48,9 +56,13 @@ struct Judged {
 /// those that take, count or end something. The copy is sealed with the number and IV that the next packet gets, and
 /// thrown away: of one nonce at most one packet leaves.
 fn judge(tables: &Snapshot, device: &Device, buf: &mut Buf) -> Judged {
-    let refused = |inner, Refused { reason, policy, sa }| {
-        let drop = Drop { reason, sa, policy, mtu: 0 };
-        Judged { inner, decision: None, result: Err(drop) }
+    let refused = |inner, mut refused: Refused| {
+        let holder = holder(tables, &refused).cloned();
+        if holder.as_ref().is_some_and(|policy| policy.is_full()) {
+            refused.reason = Reason::TxHoldQueueFull;
+        }
+        let holder = holder.filter(|policy| !policy.is_full());
+        Judged { inner, decision: None, holder, result: Err(refused.into()) }
     };
     let inner = match check_inner(buf.bytes()) {
         Ok(inner) => inner,
@@ -61,7 +73,7 @@ fn judge(tables: &Snapshot, device: &Device, buf: &mut Buf) -> Judged {
         Err(why) => return refused(Some(inner), why),
     };
     let result = admit(tables, device, &decision, &inner, buf);
-    Judged { inner: Some(inner), decision: Some(decision), result }
+    Judged { inner: Some(inner), decision: Some(decision), holder: None, result }
 }
 
 fn admit(
@@ -85,29 +97,34 @@ pub fn transmit(tables: &Snapshot, device: &Device, mut buf: Buf, cx: &Context<'
     let packet = buf.bytes().to_vec();
     let judged = judge(tables, device, &mut buf);
     let found = Found::new(tables, device, &packet, &judged);
-    let reason = judged.result.as_ref().err().map(|drop| drop.reason);
+    let refused = judged.result.as_ref().err().filter(|_| judged.holder.is_none());
+    let reason = refused.map(|drop| drop.reason);
     let mut explanation = Explanation {
         way: "tx".to_owned(),
         device: Some(device.spec.name.clone()),
         packet: subject::line(judged.inner.as_ref(), packet.len()),
         checks: checks(STEPS, reason, &[], |name| found.object(name, cx)),
         verdict: match &judged.result {
+            _ if judged.holder.is_some() => Verdict::passed(WAITS.to_owned()),
             Ok(len) => Verdict::passed(found.sent(*len, cx)),
             Err(drop) => Verdict::dropped(drop.reason, &device.spec.name, Some(found.ends())),
         },
         counts: match &judged.result {
-            Ok(_) => Counts {
+            Err(drop) if judged.holder.is_none() => Counts::of(drop, device.spec.kind == LinkKind::Vti6, 0),
+            // A kernel VTI counts what waits as sent.
+            _ => Counts {
                 link: LinkStats { tx_packets: 1, tx_bytes: packet.len() as u64, ..LinkStats::default() },
                 ..Counts::default()
             },
-            Err(drop) => Counts::of(drop, device.spec.kind == LinkKind::Vti6, 0),
         },
-        icmp: judged.result.as_ref().err().and_then(|drop| told(drop, &packet, judged.inner.as_ref()?)),
+        icmp: refused.and_then(|drop| told(drop, &packet, judged.inner.as_ref()?)),
         seen: found.seen(cx),
         near: Vec::new(),
     };
     if let (Err(drop), Some(inner)) = (&judged.result, &judged.inner) {
         explanation.near = near::transmit(tables, device, &inner.flow, drop);
+    }
+    if let Some(drop) = refused {
         note_unlisted(&mut explanation.checks, drop.reason);
     }
     explanation

@@ -46,6 +46,7 @@ fn transmit(lab: &Lab, packets: &[Vec<u8>], cuts: &[usize]) -> Left {
             format!("sent by {} mtu {}", decision.sa.spec.spi, decision.route.mtu)
         }
         TxVerdict::Hop(home) => format!("to {home}"),
+        TxVerdict::Hold(policy) => format!("held by {}", policy.spec.index),
         TxVerdict::Drop(drop) => line(drop),
     };
     let mut lines = Vec::new();
@@ -110,9 +111,9 @@ pub(super) fn tx_labs() -> impl Strategy<Value = Lab> {
     let named = |spi| StateSpec { spi: Spi(spi), ..lab.states[OUT].clone() };
     let sas = [SPI_OUT.0, 0x101, 0x102].map(|spi| spoilt(named(spi)));
     let spi = prop::sample::select(vec![0u32, 0, 0, 0x102]);
-    (sas, spi, 1u16..3, any::<bool>()).prop_map(move |([a, b, mut c], spi, workers, narrow)| {
+    (sas, spi, 1u16..3, any::<[bool; 2]>()).prop_map(move |([a, b, mut c], spi, workers, [narrow, hold])| {
         let mut lab = lab.clone();
-        lab.workers = workers;
+        (lab.workers, lab.settings.larval_drop) = (workers, !hold);
         if narrow {
             c.sel = Some(crate::xfrm::Selector { dport: PortMatch::exact(5001), ..c.selector() });
         }

@@ -3,7 +3,7 @@
 
 use super::{Case, Told, assert_covered};
 use crate::packet::testing::{udp4, udp6};
-use crate::packet::{Buf, Outer, UdpPorts};
+use crate::packet::{Buf, Outer, UdpPorts, proto};
 use crate::reason::Reason;
 use crate::tables::Snapshot;
 use crate::vti::testing::{IN, KEY, Lab, NOW, Peer, aes_gcm, device, ip, policy, state};
@@ -29,6 +29,10 @@ fn five(p: &Peer) -> Vec<RxSlot> {
     numbered(p, &[1, 2, 3, 4, 5])
 }
 
+fn three(p: &Peer) -> Vec<RxSlot> {
+    numbered(p, &[1, 2, 3])
+}
+
 fn forged(p: &Peer) -> Vec<RxSlot> {
     five(p).into_iter().map(|s| change(s, |b| *b.last_mut().unwrap() ^= 1)).collect()
 }
@@ -51,6 +55,21 @@ fn carrying(p: &Peer, next_header: u8, bytes: &[u8]) -> Vec<RxSlot> {
 
 fn from(p: &Peer, src: &str) -> Vec<RxSlot> {
     five(&Peer { outer: Outer { src: ip(src), ..p.outer }, ..p.clone() })
+}
+
+/// UDP without an IP header, 58 bytes.
+fn udp_only(p: &Peer) -> Vec<RxSlot> {
+    let mut slots = carrying(p, proto::UDP, &inner(78)[20..]);
+    slots.truncate(3);
+    slots
+}
+
+fn beet(lab: &mut Lab, src: &str, dst: &str) {
+    let (src, dst) = (src.parse().unwrap(), dst.parse().unwrap());
+    let family = if matches!(src, ipnet::IpNet::V4(_)) { Family::V4 } else { Family::V6 };
+    lab.states[IN].sel = Some(Selector { src, dst, ..Selector::any(family) });
+    lab.states[IN].mode = Mode::Beet;
+    lab.policies[IN].templates[0].mode = Mode::Beet;
 }
 
 fn payload(p: &Peer, bytes: &[u8]) -> Vec<RxSlot> {
@@ -123,6 +142,15 @@ pub(super) const CASES: &[Case<Packets>] = &[
     ("rx_trunc_4", |_| (), |p| cut(p, 4), "5 rx_short", "rxE=5 rxD=5 | XfrmInHdrError=5"),
     ("rx_unknown_spi", |l| l.states[IN].spi = Spi(0x999), five, "5 rx_no_sa", "rxE=5 rxD=5 | XfrmInNoStates=5"),
     ("rx_sa_mark_mismatch", |l| l.states[IN].mark = Mark::exact(2), five, "5 rx_no_sa", "rxE=5 rxD=5 | XfrmInNoStates=5"),
+    ("rx_larval_acq", |l| { let s = l.states.remove(IN); l.reserved.push(s) }, five, "5 rx_acquire", "rxE=5 rxD=5 | XfrmAcquireError=5"),
+    ("rx_disable_policy_lower", |l| { l.policies.remove(IN); l.devices[0].no_policy = true }, three, "3 delivered", "rxp=3 rxB=300"),
+    ("uvti_disable_policy_outer", |l| { let mut p = l.policies[IN].clone(); p.mark = Mark::default(); l.policies.push(p); l.devices[0].no_policy = true }, three, "3 delivered", "rxp=3 rxB=300"),
+    ("rx_sa_beet", |l| beet(l, "10.2.0.5/32", "10.1.0.2/32"), udp_only, "3 delivered", "rxp=3 rxB=234"),
+    ("uvti_sa_beet_v6", |l| beet(l, "2001:db8::5/128", "2001:db8::2/128"), udp_only, "3 delivered", "rxp=3 rxB=294"),
+    ("uvti_sa_beet_any_family", |l| { beet(l, "10.2.0.5/32", "10.1.0.2/32"); l.states[IN].sel.as_mut().unwrap().family = None }, udp_only,
+        "3 rx_inner_proto", "rxE=3 rxD=3 | XfrmInStateModeError=3"),
+    ("uvti_sa_beet_template", |l| { beet(l, "10.2.0.5/32", "10.1.0.2/32"); l.policies[IN].templates[0].mode = Mode::Tunnel }, udp_only,
+        "3 rx_template_mismatch", "rxE=3 rxD=3 | XfrmInTmplMismatch=3"),
     ("uvti_sa_dir_out", |l| l.states[IN].dir = Some(SaDirection::Out), five, "5 rx_wrong_direction", "rxE=5 rxD=5 | XfrmInStateDirError=5"),
     ("rx_encap_mismatch", udp_encap, five, "5 rx_encap_mismatch", "rxE=5 rxD=5 | XfrmInStateMismatch=5"),
     ("uvti_encap_not_wanted", |_| (), |p| five(&p.clone().in_udp()), "5 rx_encap_mismatch", "rxE=5 rxD=5 | XfrmInStateMismatch=5"),
@@ -212,7 +240,7 @@ fn counted_like_the_kernel_over_ipv6() {
 #[test]
 fn every_reason_of_the_core_is_here() {
     use Reason::*;
-    let by_the_runtime = [RxOuterHeader, RxTooLong, RxWorkerGone, RxDeviceFull, RxDeviceRefused];
+    let by_the_runtime = [RxOuterHeader, RxTooLong, RxWorkerGone, RxDeviceFull, RxDeviceRefused, RxPlainIpip];
     let texts: Vec<_> = CASES.iter().map(|c| c.3).collect();
     assert_covered(&texts, "rx_", &by_the_runtime);
 }
@@ -339,4 +367,33 @@ fn a_verdict_is_for_one_device() {
     let mut burst = [peer.slot(1, &inner(100)), other.slot(2, &inner(100)), peer.slot(3, &inner(100))];
     run_on(&lab.tables(), &mut burst);
     assert_eq!(Told::received(&burst).verdicts(), "2 delivered, 1 rx_template_mismatch");
+}
+
+/// In beet mode the inner header is made of the selector.
+#[test]
+fn beet_makes_the_inner_header() {
+    let mut lab = Lab::vti();
+    beet(&mut lab, "10.2.0.5/32", "10.1.0.2/32");
+    let mut burst = udp_only(&lab.peer());
+    run_on(&lab.tables(), &mut burst);
+    let packet = burst[0].buf.bytes();
+    assert_eq!((packet.len(), &packet[12..20]), (78, &[10, 2, 0, 5, 10, 1, 0, 2][..]));
+    assert_eq!((crate::packet::checksum(&packet[..20]), &packet[20..]), (0, &inner(78)[20..]));
+}
+
+/// Scenario rx_ipip_plain; what comes from elsewhere is not the VTI's.
+#[test]
+fn plain_ipip_from_the_far_end_is_an_error() {
+    let mut lab = Lab::vti();
+    let outer = |src| Outer { src: ip(src), dst: ip("198.51.100.1"), tos: 0, udp: None };
+    let seen = |lab: &Lab, src| {
+        let found = crate::vti::receive::plain_ipip(&lab.tables(), &outer(src));
+        found.map(|f| (f.reason, f.device.is_some()))
+    };
+    assert_eq!(seen(&lab, PEER), Some((Reason::RxPlainIpip, true)));
+    assert_eq!(seen(&lab, "198.51.100.9"), None);
+    let mut block = policy(Direction::In, 0, ip(PEER), ip("198.51.100.1"));
+    (block.mark, block.action, block.sel.proto) = (Mark::default(), Action::Block, proto::IPIP);
+    lab.policies.push(block);
+    assert_eq!(seen(&lab, PEER), Some((Reason::RxOuterPolicyBlock, false)));
 }

@@ -6,13 +6,14 @@ use crate::packet::testing::{set_df, udp4, udp6};
 use crate::packet::{UDP_HEADER, proto};
 use crate::reason::Reason;
 use crate::route::Route;
-use crate::tables::Snapshot;
+use crate::tables::{Context, Op, Snapshot};
 use crate::vti::testing::{BELOW, IN, KEY, Lab, NOW, OUT, VTI, aes_gcm, device, ip, policy, state, tx_burst};
 use crate::vti::{Transmitter, TxSlot, TxVerdict};
 use crate::xfrm::{
     Action, Direction, Encap, EncapKind, ExtraFlags, Family, Level, Mark, Mode, Proto, SaDirection, Selector,
     Spi, StateFlags, StateSpec,
 };
+use std::sync::Arc;
 
 pub(super) type Packets = fn() -> Vec<Vec<u8>>;
 
@@ -48,7 +49,7 @@ fn five6() -> Vec<Vec<u8>> {
     vec![flow6(120); 5]
 }
 
-fn run_on(tables: &std::sync::Arc<Snapshot>, lab: &Lab, packets: &[Vec<u8>]) -> Vec<TxSlot> {
+fn run_on(tables: &Arc<Snapshot>, lab: &Lab, packets: &[Vec<u8>]) -> Vec<TxSlot> {
     let mut burst = tx_burst(packets);
     Transmitter::default().run(tables, &lab.devices[0], &mut burst, 0, NOW);
     burst
@@ -123,6 +124,9 @@ pub(super) const CASES: &[Case<Packets>] = &[
     ("tx_ok_natt", udp_encap, five, "5 sent", GOOD),
     ("tx_short_ipv4", |_| (), || vec![vec![0x45; 10]; 5], "5 tx_runt", "txE=5"),
     ("tx_proto_arp", |_| (), || vec![vec![0; 28]; 5], "5 tx_not_ip", "txE=5"),
+    ("tx_nosa_larval0", |l| { l.states.remove(OUT); l.settings.larval_drop = false }, five, "5 held", ""),
+    ("tx_sa_larval", |l| { let s = l.states.remove(OUT); l.reserved.push(s) }, five, "5 tx_no_sa", NO_STATES),
+    ("uvti_disable_xfrm_6in4", |l| l.devices[0].disable_xfrm = true, five6, "5 sent", "txp=5 txB=600"),
     ("tx_disable_xfrm", |l| l.devices[0].disable_xfrm = true, five, "5 tx_xfrm_disabled", CARRIER),
     ("tx_nopol_none", |l| l.policies.clear(), five, "5 tx_no_policy", CARRIER),
     ("tx_nopol_mark", |l| l.policies[OUT].mark = Mark::exact(2), five, "5 tx_no_policy", CARRIER),
@@ -164,7 +168,7 @@ pub(super) const CASES: &[Case<Packets>] = &[
     ("tx_sa_beet", |l| { l.policies[OUT].templates[0].mode = Mode::Beet; l.states[OUT].mode = Mode::Beet }, five,
         "5 tx_not_tunnel_mode", CARRIER),
     ("uvti_sa_dir_in", |l| l.states[OUT].dir = Some(SaDirection::In), five, "5 tx_wrong_direction",
-        "txE=5 carrier=5 | XfrmOutStateDirError=5 | 5x host-unreach"),
+        "txE=5 carrier=5 | XfrmOutPolError=5 XfrmOutStateDirError=5 | 5x host-unreach"),
     ("tx_outer_noroute", |l| l.routes[0].1 = None, five, "5 tx_no_outer_route",
         "txE=5 carrier=5 | XfrmOutBundleGenError=5 | 5x host-unreach"),
     ("uvti_outer_not_asked_yet", |l| l.routes.clear(), five, "5 tx_no_outer_route",
@@ -210,7 +214,7 @@ pub(super) const CASES: &[Case<Packets>] = &[
         "txE=5 carrier=5 | XfrmOutPolBlock=5 | 5x host-unreach"),
     ("uvti_order_no_sa_before_route", |l| { l.states.remove(OUT); l.routes.clear() }, five, "5 tx_no_sa", NO_STATES),
     ("uvti_order_direction_before_route", |l| { l.states[OUT].dir = Some(SaDirection::In); l.routes.clear() }, five, "5 tx_wrong_direction",
-        "txE=5 carrier=5 | XfrmOutStateDirError=5 | 5x host-unreach"),
+        "txE=5 carrier=5 | XfrmOutPolError=5 XfrmOutStateDirError=5 | 5x host-unreach"),
     ("uvti_order_route_before_endpoints", |l| { ends(l, "198.51.100.1", "198.51.100.3"); l.routes.clear() }, five, "5 tx_no_outer_route",
         "txE=5 carrier=5 | XfrmOutBundleGenError=5 | 5x host-unreach"),
     ("uvti_order_endpoints_before_loop", |l| { ends(l, "198.51.100.1", "198.51.100.3"); route(l, |r| r.ifindex = VTI) }, five,
@@ -239,6 +243,15 @@ pub(super) const VTI6: &[Case<Packets>] = &[
         "txE=5 txD=5 carrier=5 | XfrmOutBundleGenError=5 | 5x addr-unreach"),
     ("vti6_big_v6", |_| (), || vec![flow6(1440)], "1 tx_too_big", "txE=1 txD=1 |  | 1x packet-too-big mtu 1426"),
     ("vti6_big_v4_df", |_| (), || vec![df(1440); 5], "5 tx_too_big", "txE=5 txD=5 |  | 5x frag-needed mtu 1426"),
+    ("vti6_nosa_larval0", |l| { l.states.remove(OUT); l.settings.larval_drop = false }, five6, "5 held", ""),
+    ("vti6_local_not_ours", |l| l.devices[0].local_not_ours = true, five6, "5 tx_local_not_ours",
+        "txE=5 txD=5 carrier=5 |  | 5x addr-unreach"),
+    ("uvti_vti6_remote_is_ours", |l| l.devices[0].remote_is_ours = true, five6, "5 tx_remote_is_ours",
+        "txE=5 txD=5 carrier=5 |  | 5x addr-unreach"),
+    ("uvti_vti6_order_ends_after_state", |l| { l.devices[0].local_not_ours = true; l.states.remove(OUT); }, five6, "5 tx_no_sa",
+        "txE=5 txD=5 carrier=5 | XfrmOutNoStates=5 | 5x addr-unreach"),
+    ("uvti_vti6_source_is_remote", |_| (), || vec![udp6("2001:db8:ff::2", "2001:db8:2::5", 4000, 5000, 120); 5],
+        "5 tx_source_is_remote", "txE=5 txD=5"),
     ("vti6_short", |_| (), || vec![vec![0x60; 10]; 5], "5 tx_runt", "txE=5 txD=5"),
 ];
 
@@ -265,9 +278,25 @@ fn counted_like_the_kernel_over_ipv6() {
 fn every_reason_of_the_core_is_here() {
     use Reason::*;
     // TxSealFailed: the cipher's limit is 64 GiB.
-    let by_the_runtime =
-        [TxWorkerGone, TxLowerQueueFull, TxLowerTooBig, TxSendFailed, TxDeviceGone, TxSealFailed];
-    let texts: Vec<_> = CASES.iter().map(|c| c.3).collect();
+    let by_the_runtime = [
+        TxWorkerGone,
+        TxLowerQueueFull,
+        TxLowerTooBig,
+        TxSendFailed,
+        TxDeviceGone,
+        TxSealFailed,
+        TxHoldQueueFull,
+        TxHeldPurged,
+        TxHeldNoSa,
+        TxHeldTooBig,
+        TxHeldPolicyBlock,
+        TxHeldPolicyError,
+        TxHeldNoOuterRoute,
+        TxHeldSaExpired,
+        TxHeldSeqOverflow,
+        TxHeldUnsent,
+    ];
+    let texts: Vec<_> = CASES.iter().chain(VTI6).map(|c| c.3).collect();
     assert_covered(&texts, "tx_", &by_the_runtime);
 }
 
@@ -363,9 +392,87 @@ fn what_is_remembered_ends_with_the_tables() {
     let tables = lab.tables();
     let mut transmitter = Transmitter::default();
     transmitter.run(&tables, &lab.devices[0], &mut tx_burst(&five()), 0, NOW);
-    let sa = std::sync::Arc::downgrade(tables.states.named(&lab.states[OUT].id()).unwrap());
+    let sa = Arc::downgrade(tables.states.named(&lab.states[OUT].id()).unwrap());
     drop(tables);
     assert!(sa.upgrade().is_some());
     transmitter.follow(&lab.tables());
     assert!(sa.upgrade().is_none());
+}
+
+/// Scenario tx_nosa_km: one acquire, whatever the number of packets; what it says is what the kernel says.
+#[test]
+fn an_sa_that_is_missing_is_asked_for_once() {
+    let mut lab = Lab::vti();
+    lab.states.remove(OUT);
+    lab.settings.key_manager = true;
+    let mut tables = (*lab.tables()).clone();
+    let mut transmitter = Transmitter::default();
+    let mut send = |tables: &Snapshot| {
+        transmitter.run(&Arc::new(tables.clone()), &lab.devices[0], &mut tx_burst(&five()), 0, NOW);
+        transmitter.acquires().collect::<Vec<_>>()
+    };
+    let acquires = send(&tables);
+    assert_eq!(acquires.len(), 1);
+    let larval = tables.acquire(&acquires[0], NOW).unwrap();
+    let (spec, sel) = (&larval.spec, larval.spec.sel.as_ref().unwrap());
+    assert_eq!((spec.spi, spec.mark, spec.reqid, spec.seq), (Spi(0), Mark::exact(KEY), 1, 1));
+    assert_eq!(
+        (sel.src.to_string(), sel.dport.value, sel.dev.as_deref()),
+        ("10.1.0.2/32".into(), 5000, Some("vti0"))
+    );
+    assert_eq!(tables.acquire(&acquires[0], NOW), None, "in progress");
+    assert!(send(&tables).is_empty());
+    assert_eq!(tables.state_infos().len(), 2);
+    // Scenario tx_nosa_acq_expires: after 30 s it is asked for again.
+    assert!(tables.expire_larvals(NOW + 29).is_empty());
+    assert_eq!(tables.expire_larvals(NOW + 30), [larval]);
+    assert_eq!(send(&tables).len(), 1);
+}
+
+/// The SA that comes takes the place of its larval state, be it added or updated.
+#[test]
+fn a_state_that_is_added_delivers_its_larval_state() {
+    for reserved in [false, true] {
+        let mut lab = Lab::vti();
+        let spec = lab.states.remove(OUT);
+        lab.settings.key_manager = true;
+        let mut tables = (*lab.tables()).clone();
+        let mut transmitter = Transmitter::default();
+        transmitter.run(&Arc::new(tables.clone()), &lab.devices[0], &mut tx_burst(&five()), 0, NOW);
+        let acquire = transmitter.acquires().next().unwrap();
+        tables.acquire(&acquire, NOW).unwrap();
+        let mut random = || 7;
+        let mut cx = Context { now: NOW, random: &mut random };
+        let new = StateSpec { mark: Mark::exact(KEY), ..spec };
+        let op = if reserved {
+            let alloc = Op::StateAlloc { spec: Box::new(new.clone()), min: 0x100, max: 0x100 };
+            tables.apply(&alloc, &mut cx).unwrap();
+            assert_eq!(tables.states.larvals.iter().count(), 1, "the one that asked has the SPI");
+            assert!(tables.apply(&alloc, &mut cx).is_err(), "taken");
+            assert!(tables.apply(&Op::StateAdd(Box::new(new.clone())), &mut cx).is_err(), "kernel: EEXIST");
+            Op::StateUpdate(Box::new(new))
+        } else {
+            Op::StateAdd(Box::new(new))
+        };
+        tables.apply(&op, &mut cx).unwrap();
+        assert_eq!((tables.states.larvals.iter().count(), tables.states.len()), (0, 2));
+        assert_eq!(Told::transmitted(&run_on(&Arc::new(tables), &lab, &five()), false).verdicts(), "5 sent");
+    }
+}
+
+/// kernel: net/xfrm/xfrm_state.c xfrm_state_look_at(): an older SA is better than one that has reached a soft limit, but
+/// a dying one is better than none.
+#[test]
+fn a_dying_sa_gives_way_to_an_older_one() {
+    let mut lab = Lab::vti();
+    let newer = StateSpec { spi: Spi(0x101), ..lab.states[OUT].clone() };
+    lab.states.push(newer);
+    lab.states[IN + 1].limits.soft_packets = 2;
+    let tables = lab.tables();
+    let spis = |burst: &[TxSlot]| sent(burst).into_iter().map(|(spi, _)| spi).collect::<Vec<_>>();
+    assert_eq!(spis(&run_on(&tables, &lab, &five())), [0x101, 0x101, 0x101, 0x100, 0x100]);
+    let newest = tables.states.newest_first()[0];
+    assert!(newest.run.is_news() && !newest.run.is_news(), "told once");
+    lab.states.remove(OUT);
+    assert_eq!(spis(&run(&lab, &five())), [0x101; 5]);
 }

@@ -7,7 +7,6 @@ use crate::packet::{Buf, Flow, Outer};
 use crate::reason::Reason;
 use crate::tables::{Policy, Snapshot};
 use crate::vti::explain::{Near, SeenSa, command};
-use crate::vti::transmit::template_ends;
 use crate::xfrm::{
     Direction, Encap, EncapKind, Family, MAX_REPLAY_WINDOW, Mark, Mode, Sa, SaDirection, Selector, Spi,
     StateFlags, StateSpec, Template,
@@ -20,7 +19,7 @@ const KEYS_TRIED: usize = 1000;
 /// SAs that differ least from what a policy's template asks for; if there are none at all, the one to add.
 pub(super) fn for_template(tables: &Snapshot, policy: &Policy, flow: &Flow) -> Vec<Near> {
     let Some(t) = policy.spec.templates.first() else { return Vec::new() };
-    let (src, dst) = template_ends(t, flow);
+    let (src, dst) = t.ends(flow);
     let found = nearest(tables.states.iter().filter(|sa| !is_reverse(sa, src, dst)).filter_map(|sa| {
         let (differ, repair) = differences(sa, policy, t, flow);
         Candidate::new(&format!("{} exists, but", name(sa)), &differ, repair)
@@ -49,7 +48,7 @@ fn name(sa: &Sa) -> String {
 /// another SA, a new SA where the SA itself is wrong.
 fn differences(sa: &Sa, policy: &Policy, t: &Template, flow: &Flow) -> (Vec<String>, Vec<String>) {
     let s = &sa.spec;
-    let (src, dst) = template_ends(t, flow);
+    let (src, dst) = t.ends(flow);
     let mark = policy.spec.mark.value & policy.spec.mark.mask;
     let (mut differ, mut other_template, mut other_sa) = (Vec::new(), t.clone(), s.clone());
     if s.mode != t.mode {

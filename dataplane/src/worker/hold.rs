@@ -1,0 +1,223 @@
+//! Packets that wait for an SA (`xfrm_larval_drop=0`), by the policy that wants it.
+//!
+//! kernel: net/xfrm/xfrm_policy.c xdst_queue_output(), xfrm_policy_queue_process()
+
+use super::tamper::Tamper;
+use super::{BURST, Event, Worker};
+use crate::account::Count;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use uvti_core::device::DeviceId;
+use uvti_core::packet::Inner;
+use uvti_core::reason::{Reason, Way};
+use uvti_core::tables::Policy;
+use uvti_core::vti::held::when_held;
+use uvti_core::vti::{Drop, TxSlot, transmit};
+use uvti_core::xfrm::Direction;
+
+/// After how long it is first looked whether the SA has come; then after twice as long, and so on.
+///
+/// kernel: include/net/xfrm.h XFRM_QUEUE_TMO_MIN
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+/// Once that was as long as this, the packets are dropped. kernel: include/net/xfrm.h XFRM_QUEUE_TMO_MAX
+const LAST_LOOK: Duration = Duration::from_secs(60);
+/// When it is tried again if the worker has no buffers just now.
+const SOON: Duration = Duration::from_millis(10);
+/// Bytes that may wait in one worker, whatever the number of policies. The kernel has no such limit.
+const BYTES: usize = 16 << 20;
+
+/// What waits in one worker.
+#[derive(Default)]
+pub(super) struct Hold {
+    queues: Vec<Queue>,
+    bytes: usize,
+}
+
+/// The packets that wait for one policy's SA.
+struct Queue {
+    policy: Arc<Policy>,
+    packets: VecDeque<Held>,
+    timeout: Duration,
+    due: Instant,
+}
+
+struct Held {
+    device: DeviceId,
+    /// A copy of its exact length: the worker's buffers are for packets on their way.
+    packet: Box<[u8]>,
+}
+
+impl Hold {
+    /// Keeps a packet, if there is room.
+    fn keep(&mut self, device: DeviceId, packet: &[u8], policy: &Arc<Policy>, now: Instant) -> bool {
+        if self.bytes + packet.len() > BYTES || !policy.hold() {
+            return false;
+        }
+        self.bytes += packet.len();
+        let held = Held { device, packet: packet.into() };
+        match self.queues.iter_mut().find(|q| q.policy.number == policy.number) {
+            Some(queue) => queue.packets.push_back(held),
+            None => self.queues.push(Queue {
+                policy: policy.clone(),
+                packets: [held].into(),
+                timeout: FIRST_LOOK,
+                due: now + FIRST_LOOK,
+            }),
+        }
+        true
+    }
+
+    /// When the next queue is to be looked at.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.queues.iter().map(|q| q.due).min()
+    }
+
+    /// How many packets wait, by device.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (DeviceId, u64)> + '_ {
+        self.queues.iter().flat_map(|q| q.packets.iter().map(|p| (p.device, 1)))
+    }
+
+    fn take_due(&mut self, now: Instant) -> Option<Queue> {
+        let at = self.queues.iter().position(|q| q.due <= now)?;
+        let queue = self.queues.swap_remove(at);
+        self.bytes -= queue.bytes();
+        Some(queue)
+    }
+
+    /// Puts a queue back, to be looked at after its timeout.
+    fn put_back(&mut self, mut queue: Queue, after: Duration, now: Instant) {
+        queue.due = now + after;
+        self.bytes += queue.bytes();
+        self.queues.push(queue);
+    }
+}
+
+impl Queue {
+    fn bytes(&self) -> usize {
+        self.packets.iter().map(|p| p.packet.len()).sum()
+    }
+
+    fn next(&mut self) -> Option<Held> {
+        let held = self.packets.pop_front()?;
+        self.policy.release();
+        Some(held)
+    }
+}
+
+/// What a look found.
+enum Found {
+    /// The SA.
+    Sa,
+    /// Nothing yet.
+    Nothing,
+    /// That the first packet can never be sent.
+    Never(Reason),
+}
+
+impl<T: Tamper> Worker<T> {
+    /// Keeps a packet for its SA to come. A kernel VTI has sent it with that.
+    pub(super) fn hold_packet(&mut self, id: DeviceId, slot: TxSlot, policy: &Arc<Policy>) {
+        if self.releasing {
+            return self.refuse(id, slot.buf, &with_policy(Reason::TxHeldNoSa, policy));
+        }
+        if !self.hold.keep(id, slot.buf.bytes(), policy, Instant::now()) {
+            return self.refuse(id, slot.buf, &with_policy(Reason::TxHoldQueueFull, policy));
+        }
+        self.books.count(self.counters(id), Way::Tx, Count::Queued, 1);
+        self.books.count(self.counters(id), Way::Tx, Count::Bytes, slot.len as u64);
+        self.scratch.spent.push(slot.buf);
+    }
+
+    /// Looks whether an SA has come that packets wait for; whether there was anything to look at.
+    pub(super) fn look_at_held(&mut self, now: u64) -> bool {
+        // What goes to another worker has no room there yet.
+        if !self.pending.is_empty() || self.hold.queues.is_empty() {
+            return false;
+        }
+        let moment = Instant::now();
+        let Some(mut queue) = self.hold.take_due(moment) else { return false };
+        match self.look_for_sa(&queue) {
+            Found::Sa => self.release(queue, now, moment),
+            Found::Nothing if queue.timeout < LAST_LOOK => {
+                queue.timeout *= 2;
+                let after = queue.timeout;
+                self.hold.put_back(queue, after, moment);
+            }
+            Found::Nothing => self.purge(queue, Reason::TxHeldPurged),
+            Found::Never(reason) => self.purge(queue, reason),
+        }
+        true
+    }
+
+    /// The first packet decides for all.
+    fn look_for_sa(&mut self, queue: &Queue) -> Found {
+        let tables = self.tables.load();
+        let first = queue.packets.front().and_then(|held| {
+            Some((tables.devices.get(held.device)?, Inner::dissect(&held.packet).ok()?.flow))
+        });
+        let policies = tables.policies.of(Direction::Out);
+        let Some((device, flow)) = first.filter(|_| policies.iter().any(|p| p.number == queue.policy.number))
+        else {
+            return Found::Never(Reason::TxHeldPurged);
+        };
+        let Err(refused) = transmit::decide(tables, device, &flow) else { return Found::Sa };
+        if let Some(acquire) = transmit::acquire(tables, device, &flow, &refused) {
+            let _ = self.events.try_send(Event::Acquire(acquire));
+        }
+        match transmit::holder(tables, &refused) {
+            Some(_) => Found::Nothing,
+            None => Found::Never(when_held(refused.reason)),
+        }
+    }
+
+    /// Sends what waited, each packet by what is decided for it now.
+    fn release(&mut self, mut queue: Queue, now: u64, moment: Instant) {
+        while let Some(device) = queue.packets.front().map(|held| held.device) {
+            while self.scratch.tx.len() < BURST && queue.packets.front().is_some_and(|h| h.device == device) {
+                let Some(mut buf) = self.pool.take() else { break };
+                if let Some(held) = queue.next() {
+                    buf.fill(&held.packet);
+                    self.scratch.tx.push(TxSlot::new(buf));
+                }
+            }
+            if self.scratch.tx.is_empty() {
+                return self.hold.put_back(queue, SOON, moment);
+            }
+            self.releasing = true;
+            self.carry_out(device, now);
+            self.releasing = false;
+            self.recycle();
+        }
+    }
+
+    /// Drops what waited: the first packet by its reason, those behind it because it was.
+    fn purge(&mut self, mut queue: Queue, mut reason: Reason) {
+        while let Some(held) = queue.next() {
+            self.drop_packet(held.device, &with_policy(reason, &queue.policy));
+            reason = Reason::TxHeldPurged;
+        }
+    }
+
+    /// Drops what waits of a device that goes.
+    pub(super) fn forget_held(&mut self, id: DeviceId) {
+        for mut queue in std::mem::take(&mut self.hold.queues) {
+            for held in std::mem::take(&mut queue.packets) {
+                if held.device != id {
+                    queue.packets.push_back(held);
+                    continue;
+                }
+                queue.policy.release();
+                self.hold.bytes -= held.packet.len();
+                self.drop_packet(id, &with_policy(Reason::TxDeviceGone, &queue.policy));
+            }
+            if !queue.packets.is_empty() {
+                self.hold.queues.push(queue);
+            }
+        }
+    }
+}
+
+fn with_policy(reason: Reason, policy: &Arc<Policy>) -> Drop {
+    Drop { policy: Some(policy.clone()), ..reason.into() }
+}
