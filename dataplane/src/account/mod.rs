@@ -7,7 +7,11 @@
 mod bank;
 mod collect;
 mod flip;
+mod ledger;
+mod seam;
 
 pub use bank::{Books, Count, DeviceCounters};
 pub use collect::{Cells, Collector, Row, Stuck};
 pub use flip::Flip;
+pub use ledger::Ledger;
+pub use seam::{Account, Dropped, NoAccount};

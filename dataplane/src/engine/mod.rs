@@ -13,7 +13,7 @@ pub use check::{Identity, Place};
 pub use host::{Created, Host, HostDevice, LinkState};
 pub use system::SystemHost;
 
-use crate::account::{Cells, Collector, Flip, Stuck};
+use crate::account::{Account, Cells, Collector, Flip, Ledger, Stuck};
 use crate::io::Underlay;
 use crate::worker::tamper::Tamper;
 use crate::worker::{Bell, Event, Message, Parts, Worker, doors};
@@ -92,6 +92,18 @@ impl Engine {
         underlays: Vec<Box<dyn Underlay>>,
         tamper: impl Fn() -> T,
     ) -> Result<Arc<Self>, StartError> {
+        let ledgers = underlays.iter().map(|_| Ledger::default()).collect();
+        Self::start_with(config, host, underlays, tamper, ledgers)
+    }
+
+    /// Starts the workers with an account each.
+    fn start_with<T: Tamper, A: Account>(
+        config: Config,
+        host: Box<dyn Host>,
+        underlays: Vec<Box<dyn Underlay>>,
+        tamper: impl Fn() -> T,
+        accounts: Vec<A>,
+    ) -> Result<Arc<Self>, StartError> {
         let workers = underlays.len();
         let tables = Arc::new(ArcSwap::from_pointee(Snapshot::new(workers as u16)));
         let flips: Vec<_> = (0..workers).map(|_| Arc::new(Flip::default())).collect();
@@ -101,7 +113,8 @@ impl Engine {
         let nowhere = collector.add_device(DeviceId::NONE);
         let (event_sender, events) = bounded(EVENTS);
         let mut handles = Vec::new();
-        for (i, (underlay, inbox)) in underlays.into_iter().zip(inboxes).enumerate() {
+        for (i, ((underlay, inbox), account)) in underlays.into_iter().zip(inboxes).zip(accounts).enumerate()
+        {
             let (messages, messages_in) = unbounded();
             let worker = Worker::new(Parts {
                 id: i as u16,
@@ -115,6 +128,7 @@ impl Engine {
                 underlay,
                 nowhere: nowhere.clone(),
                 tamper: tamper(),
+                account,
             })?;
             let thread = std::thread::Builder::new().name(format!("uvti-{i}")).spawn(move || worker.run())?;
             handles.push(Handle { messages, bell: bells[i].clone(), thread: Mutex::new(Some(thread)) });

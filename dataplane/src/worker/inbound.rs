@@ -2,15 +2,26 @@
 
 use super::tamper::Tamper;
 use super::{BURST, Worker};
-use crate::account::Count;
+use crate::account::{Account, Count, Dropped};
 use crate::io::Outcome;
 use crate::io::underlay::{Fault, Received};
+use std::sync::Arc;
 use uvti_core::device::DeviceId;
 use uvti_core::packet::{Buf, Incoming, Outer};
 use uvti_core::reason::{Reason, Way};
-use uvti_core::vti::{RxSlot, RxVerdict};
+use uvti_core::tables::Policy;
+use uvti_core::vti::{Drop, RxSlot, RxVerdict};
+use uvti_core::xfrm::Sa;
 
-impl<T: Tamper> Worker<T> {
+/// An inner packet that is to be handed to its device.
+pub(super) struct Delivery {
+    /// What a kernel counts as received, bytes.
+    len: usize,
+    sa: Arc<Sa>,
+    policy: Arc<Policy>,
+}
+
+impl<T: Tamper, A: Account> Worker<T, A> {
     /// Reads a burst from the network and carries it as far as it goes.
     pub(super) fn receive(&mut self, now: u64) {
         let received = &mut self.scratch.received;
@@ -25,8 +36,7 @@ impl<T: Tamper> Worker<T> {
                 Received::Packet(packet) => self.scratch.rx.push(RxSlot::new(packet)),
                 Received::Damaged { buf, fault, .. } => {
                     self.books.count(&self.nowhere, Way::Rx, Count::In, 1);
-                    self.books.drop(&self.nowhere, damage(fault), 1);
-                    self.scratch.spent.push(buf);
+                    self.refuse(DeviceId::NONE, buf, &damage(fault).into());
                 }
             }
         }
@@ -63,13 +73,14 @@ impl<T: Tamper> Worker<T> {
         self.books.count(self.counters(device), Way::Rx, came, run);
         self.hand_over(device);
         self.scratch.rx = burst;
+        self.account.burst_done();
     }
 
     fn dispose(&mut self, slot: RxSlot) {
         match slot.verdict {
-            RxVerdict::Deliver { len, .. } => {
+            RxVerdict::Deliver { len, sa, policy } => {
                 self.scratch.delivered.push(slot.buf);
-                self.scratch.lengths.push(len);
+                self.scratch.deliveries.push(Delivery { len, sa, policy });
             }
             RxVerdict::Hop(home) if usize::from(home) < self.doors.len() => {
                 self.scratch.hops[usize::from(home)].push(slot.buf);
@@ -85,12 +96,10 @@ impl<T: Tamper> Worker<T> {
                         slot.buf.len() as u64,
                     );
                 }
-                self.drop_packet(slot.device, &drop);
-                self.scratch.spent.push(slot.buf);
+                self.refuse(slot.device, slot.buf, &drop);
             }
             RxVerdict::Hop(_) | RxVerdict::Pending => {
-                self.drop_packet(slot.device, &Reason::RxWorkerGone.into());
-                self.scratch.spent.push(slot.buf);
+                self.refuse(slot.device, slot.buf, &Reason::RxWorkerGone.into());
             }
         }
     }
@@ -108,23 +117,27 @@ impl<T: Tamper> Worker<T> {
             // Deleted since the burst was decided.
             None => outcomes.resize(self.scratch.delivered.len(), Outcome::Failed(crate::io::Errno::NODEV)),
         }
-        let counters = self.counters(id);
         let (mut packets, mut bytes) = (0, 0);
-        for (outcome, len) in self.scratch.outcomes.iter().zip(&self.scratch.lengths) {
-            match outcome {
-                Outcome::Sent => {
+        let mut delivered = std::mem::take(&mut self.scratch.delivered);
+        let mut deliveries = std::mem::take(&mut self.scratch.deliveries);
+        for (i, Delivery { len, sa, policy }) in deliveries.drain(..).enumerate() {
+            let reason = match self.scratch.outcomes.get(i) {
+                Some(Outcome::Sent) => {
                     packets += 1;
-                    bytes += *len as u64;
+                    bytes += len as u64;
+                    continue;
                 }
-                Outcome::QueueFull => self.books.drop(counters, Reason::RxDeviceFull, 1),
-                Outcome::TooBig | Outcome::Failed(_) => self.books.drop(counters, Reason::RxDeviceRefused, 1),
-            }
+                Some(Outcome::QueueFull) => Reason::RxDeviceFull,
+                _ => Reason::RxDeviceRefused,
+            };
+            let drop = Drop { reason, sa: Some(sa), policy: Some(policy), mtu: 0 };
+            self.dropped(&Dropped { device: id, drop: &drop, packet: delivered[i].bytes(), packets: 1 });
         }
-        self.books.count(counters, Way::Rx, Count::Out, packets);
-        self.books.count(counters, Way::Rx, Count::Bytes, bytes);
-        self.scratch.lengths.clear();
-        let delivered = &mut self.scratch.delivered;
-        self.scratch.spent.append(delivered);
+        self.books.count(self.counters(id), Way::Rx, Count::Out, packets);
+        self.books.count(self.counters(id), Way::Rx, Count::Bytes, bytes);
+        self.scratch.spent.append(&mut delivered);
+        self.scratch.delivered = delivered;
+        self.scratch.deliveries = deliveries;
     }
 }
 

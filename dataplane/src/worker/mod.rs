@@ -13,7 +13,7 @@ pub mod tamper;
 pub(crate) use bell::Bell;
 pub(crate) use hop::{CAPACITY as HOP_CAPACITY, Door, Inbox, doors};
 
-use crate::account::{Books, Count, DeviceCounters, Flip};
+use crate::account::{Account, Books, Count, DeviceCounters, Dropped, Flip};
 use crate::io::tun::FromHost;
 use crate::io::underlay::{Outgoing, Received};
 use crate::io::{Outcome, Pool, TunQueue, Underlay};
@@ -31,7 +31,7 @@ use uvti_core::device::DeviceId;
 use uvti_core::packet::Buf;
 use uvti_core::reason::{Reason, Way};
 use uvti_core::tables::Snapshot;
-use uvti_core::vti::{Receiver as Opener, RxSlot, Transmitter, TxSlot, icmp};
+use uvti_core::vti::{Drop, Receiver as Opener, RxSlot, Transmitter, TxSlot, icmp};
 use uvti_core::xfrm::Sa;
 
 /// Packets a burst.
@@ -77,7 +77,7 @@ struct Port {
 }
 
 /// Everything a worker is made of.
-pub(crate) struct Parts<T> {
+pub(crate) struct Parts<T, A> {
     pub(crate) id: u16,
     pub(crate) tables: Arc<ArcSwap<Snapshot>>,
     pub(crate) flip: Arc<Flip>,
@@ -89,9 +89,10 @@ pub(crate) struct Parts<T> {
     pub(crate) underlay: Box<dyn Underlay>,
     pub(crate) nowhere: Arc<DeviceCounters>,
     pub(crate) tamper: T,
+    pub(crate) account: A,
 }
 
-pub(crate) struct Worker<T> {
+pub(crate) struct Worker<T, A> {
     id: u16,
     tables: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     flip: Arc<Flip>,
@@ -108,6 +109,7 @@ pub(crate) struct Worker<T> {
     pool: Pool,
     poll: Poll,
     tamper: T,
+    account: A,
     transmitter: Transmitter,
     opener: Opener,
     scratch: Scratch,
@@ -135,7 +137,7 @@ struct Scratch {
     sent: Vec<outbound::Sent>,
     outcomes: Vec<Outcome>,
     delivered: Vec<Buf>,
-    lengths: Vec<usize>,
+    deliveries: Vec<inbound::Delivery>,
     /// Buffers that are done with.
     spent: Vec<Buf>,
     /// Packets for each other worker.
@@ -143,8 +145,8 @@ struct Scratch {
     hop_outers: Vec<Vec<uvti_core::packet::Outer>>,
 }
 
-impl<T: Tamper> Worker<T> {
-    pub(crate) fn new(parts: Parts<T>) -> io::Result<Self> {
+impl<T: Tamper, A: Account> Worker<T, A> {
+    pub(crate) fn new(parts: Parts<T, A>) -> io::Result<Self> {
         let workers = parts.doors.len();
         let scratch = Scratch {
             hops: (0..workers).map(|_| Vec::with_capacity(BURST)).collect(),
@@ -167,6 +169,7 @@ impl<T: Tamper> Worker<T> {
             pool: Pool::new(BUFFERS),
             poll: Poll::new()?,
             tamper: parts.tamper,
+            account: parts.account,
             transmitter: Transmitter::default(),
             opener: Opener::default(),
             scratch,
@@ -210,12 +213,13 @@ impl<T: Tamper> Worker<T> {
 
     /// Flips the banks if the collector wants it; what is held at this moment is counted by walking it.
     fn turn_the_page(&mut self) {
-        if self.flip.asked() {
-            for p in &self.pending {
-                self.books.count(self.counters(p.id), p.way, Count::Held, p.hop.bufs.len() as u64);
-            }
+        let Some(bank) = self.flip.asked() else { return };
+        for p in &self.pending {
+            self.books.count(self.counters(p.id), p.way, Count::Held, p.hop.bufs.len() as u64);
         }
-        self.books.bank = self.flip.boundary();
+        self.account.turn_page();
+        self.flip.open(bank);
+        self.books.bank = bank;
     }
 
     /// Looks what is ready; sleeps until something is, if there was nothing to do.
@@ -224,7 +228,7 @@ impl<T: Tamper> Worker<T> {
             return self.poll.look();
         }
         self.bell.lie_down();
-        let waiting = !self.inbox.is_empty() || !self.messages.is_empty() || self.flip.asked();
+        let waiting = !self.inbox.is_empty() || !self.messages.is_empty() || self.flip.asked().is_some();
         let result = match waiting {
             true => self.poll.look(),
             // The other worker rings when it gives buffers back: it then has room.
@@ -308,13 +312,21 @@ impl<T: Tamper> Worker<T> {
         spent.drain(..).for_each(|b| self.pool.put(b));
     }
 
-    /// Counts a drop and tells the engine of an SA that is used up.
-    fn drop_packet(&self, id: DeviceId, drop: &uvti_core::vti::Drop) {
-        self.books.drop(self.counters(id), drop.reason, 1);
+    /// Where every dropped packet ends: counts it, tells the account, and the engine of an SA that is used up.
+    fn dropped(&mut self, dropped: &Dropped<'_>) {
+        let Dropped { device, drop, packets, .. } = *dropped;
+        self.books.drop(self.counters(device), drop.reason, packets);
+        self.account.dropped(dropped);
         if let (Reason::TxSaExpired | Reason::RxSaExpired, Some(sa)) = (drop.reason, &drop.sa) {
             // If the queue is full the SA stays dead all the same.
             let _ = self.events.try_send(Event::Expired(sa.clone()));
         }
+    }
+
+    /// Drops one packet, and keeps its buffer.
+    fn refuse(&mut self, id: DeviceId, buf: Buf, drop: &Drop) {
+        self.dropped(&Dropped { device: id, drop, packet: buf.bytes(), packets: 1 });
+        self.scratch.spent.push(buf);
     }
 
     /// Sends the packets gathered for other workers on their way.
@@ -353,7 +365,10 @@ impl<T: Tamper> Worker<T> {
             }
             Err(TrySendError::Disconnected(hop)) => {
                 let reason = if p.way == Way::Tx { Reason::TxWorkerGone } else { Reason::RxWorkerGone };
-                self.books.drop(self.counters(p.id), reason, n);
+                let drop = reason.into();
+                for buf in &hop.bufs {
+                    self.dropped(&Dropped { device: p.id, drop: &drop, packet: buf.bytes(), packets: 1 });
+                }
                 self.scratch.spent.extend(hop.bufs);
                 true
             }

@@ -2,25 +2,30 @@
 
 use super::tamper::Tamper;
 use super::{BURST, Event, Worker};
-use crate::account::Count;
+use crate::account::{Account, Count, Dropped};
 use crate::io::Outcome;
 use crate::io::tun::{FromHost, Kind};
 use crate::io::underlay::Outgoing;
+use std::sync::Arc;
 use uvti_core::device::DeviceId;
 use uvti_core::packet::{Buf, IPV4_HEADER, fragment_ipv4};
 use uvti_core::reason::{Icmp, Reason, Way};
+use uvti_core::tables::Policy;
 use uvti_core::vti::{Drop, TxSlot, TxVerdict, icmp};
+use uvti_core::xfrm::Sa;
 
 /// An inner packet that is on its way, in one outer packet or in fragments.
 pub(super) struct Sent {
     len: usize,
+    sa: Arc<Sa>,
+    policy: Arc<Policy>,
     /// Pieces handed to the network.
     pieces: usize,
     /// Whether that is all of them: without a buffer for one, the packet counts as not sent.
     whole: bool,
 }
 
-impl<T: Tamper> Worker<T> {
+impl<T: Tamper, A: Account> Worker<T, A> {
     /// Reads a burst from a device and carries it as far as it goes.
     pub(super) fn transmit(&mut self, id: DeviceId, now: u64) {
         let Some(port) = self.ports.get_mut(&id) else { return };
@@ -42,7 +47,8 @@ impl<T: Tamper> Worker<T> {
                 Kind::Packet => self.scratch.tx.push(TxSlot::new(item.buf)),
                 // No backend in use delivers either: the buffers hold any packet, and offloads are off.
                 Kind::Truncated | Kind::Segments { .. } => {
-                    self.books.drop(self.counters(id), Reason::TxNoRoom, item.wire_packets() as u64);
+                    let (drop, packets) = (Reason::TxNoRoom.into(), item.wire_packets() as u64);
+                    self.dropped(&Dropped { device: id, drop: &drop, packet: item.buf.bytes(), packets });
                     self.scratch.spent.push(item.buf);
                 }
             }
@@ -78,15 +84,16 @@ impl<T: Tamper> Worker<T> {
         self.scratch.tx = burst;
         self.send(id);
         self.send_hops(Way::Tx, id);
+        self.account.burst_done();
     }
 
     fn act(&mut self, id: DeviceId, slot: TxSlot) {
         let inner = slot.inner().copied();
         match slot.verdict {
-            TxVerdict::Send { path_mtu, ref sa } => {
+            TxVerdict::Send { path_mtu, sa, policy } => {
                 let mark = sa.spec.output_mark.value & sa.spec.output_mark.mask;
                 let (pieces, whole) = self.push_outgoing(slot.buf, path_mtu as usize, mark);
-                self.scratch.sent.push(Sent { len: slot.len, pieces, whole });
+                self.scratch.sent.push(Sent { len: slot.len, sa, policy, pieces, whole });
             }
             TxVerdict::Hop(home) => match self.scratch.hops.get_mut(usize::from(home)) {
                 Some(bufs) => bufs.push(slot.buf),
@@ -99,17 +106,11 @@ impl<T: Tamper> Worker<T> {
                 {
                     let _ = self.events.try_send(Event::Icmp(message));
                 }
-                let drop = drop.clone();
-                self.refuse(id, slot.buf, &drop);
+                self.refuse(id, slot.buf, drop);
             }
             // The transmitter decides everything; a packet that it forgot must not vanish.
             TxVerdict::Pending => self.refuse(id, slot.buf, &Reason::TxSealFailed.into()),
         }
-    }
-
-    fn refuse(&mut self, id: DeviceId, buf: Buf, drop: &Drop) {
-        self.drop_packet(id, drop);
-        self.scratch.spent.push(buf);
     }
 
     /// Queues an outer packet, in fragments if it is longer than the path's MTU and may be. Returns how many
@@ -149,8 +150,9 @@ impl<T: Tamper> Worker<T> {
         self.underlay.send_burst(&self.scratch.outgoing, outcomes);
         let mut at = 0;
         let (mut packets, mut bytes) = (0, 0);
-        for i in 0..self.scratch.sent.len() {
-            let Sent { len, pieces, whole } = self.scratch.sent[i];
+        let mut sent = std::mem::take(&mut self.scratch.sent);
+        let mut outgoing = std::mem::take(&mut self.scratch.outgoing);
+        for Sent { len, sa, policy, pieces, whole } in sent.drain(..) {
             let end = (at + pieces).min(self.scratch.outcomes.len());
             // A packet of which a piece is missing was not sent.
             let failed = self.scratch.outcomes[at..end].iter().find(|o| **o != Outcome::Sent).copied();
@@ -159,16 +161,21 @@ impl<T: Tamper> Worker<T> {
                     packets += 1;
                     bytes += len as u64;
                 }
-                failed => self.books.drop(self.counters(id), send_failure(failed), 1),
+                failed => {
+                    let reason = send_failure(failed);
+                    let drop = Drop { reason, sa: Some(sa), policy: Some(policy), mtu: 0 };
+                    let packet = outgoing[at..end].first().map_or(&[][..], |o| o.buf.bytes());
+                    self.dropped(&Dropped { device: id, drop: &drop, packet, packets: 1 });
+                }
             }
             at = end;
         }
-        self.scratch.sent.clear();
+        self.scratch.sent = sent;
         let packets = self.tamper.booked(packets);
         self.books.count(self.counters(id), Way::Tx, Count::Out, packets);
         self.books.count(self.counters(id), Way::Tx, Count::Bytes, bytes);
-        let outgoing = &mut self.scratch.outgoing;
         self.scratch.spent.extend(outgoing.drain(..).map(|o| o.buf));
+        self.scratch.outgoing = outgoing;
     }
 }
 

@@ -41,6 +41,8 @@ pub enum RxVerdict {
         len: usize,
         /// The SA that it came by.
         sa: Arc<Sa>,
+        /// The policy that let it in.
+        policy: Arc<Policy>,
     },
     /// To the SA's home worker, as it is.
     Hop(u16),
@@ -110,7 +112,7 @@ impl Known {
 
     fn open(&mut self, tables: &Snapshot, slot: &mut RxSlot, seq: u32, now: u64) -> RxVerdict {
         match self.deliver(tables, slot, seq, now) {
-            Ok(len) => RxVerdict::Deliver { len, sa: self.sa.clone() },
+            Ok((len, policy)) => RxVerdict::Deliver { len, sa: self.sa.clone(), policy },
             Err((reason, policy)) => {
                 if let Some(stat) = reason.row().sa {
                     self.sa.run.count(stat);
@@ -120,25 +122,27 @@ impl Known {
         }
     }
 
-    /// Makes the inner packet of an ESP packet. Returns its length with TFC padding, bytes.
+    /// Makes the inner packet of an ESP packet. Returns its length with TFC padding, bytes, and the policy that lets
+    /// it in.
     fn deliver(
         &mut self,
         tables: &Snapshot,
         slot: &mut RxSlot,
         seq: u32,
         now: u64,
-    ) -> Result<usize, Refusal> {
+    ) -> Result<(usize, Arc<Policy>), Refusal> {
         let without_policy = |reason| (reason, None);
         let next_header = decrypt(&self.sa, &mut slot.buf, seq, now).map_err(without_policy)?;
         let len = slot.buf.len();
         let inner =
             inner_packet(&self.sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
-        self.policy(tables, &inner.flow)?.touch(now);
-        Ok(len)
+        let policy = self.policy(tables, &inner.flow)?;
+        policy.touch(now);
+        Ok((len, policy.clone()))
     }
 
     /// The policy that lets a flow in.
-    fn policy(&mut self, tables: &Snapshot, flow: &Flow) -> Result<&Policy, Refusal> {
+    fn policy(&mut self, tables: &Snapshot, flow: &Flow) -> Result<&Arc<Policy>, Refusal> {
         let passed = match self.passed.take() {
             Some(passed) if passed.0 == *flow => passed,
             _ => {

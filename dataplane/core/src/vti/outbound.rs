@@ -10,7 +10,7 @@ use crate::device::Device;
 use crate::esp::{Header, Numbers, SealError, peek};
 use crate::packet::{Buf, Flow, Inner, NotIp, OuterHeader, UdpPorts, proto, tos};
 use crate::reason::Reason;
-use crate::tables::Snapshot;
+use crate::tables::{Policy, Snapshot};
 use crate::xfrm::{ExtraFlags, Family, Proto, Sa, StateFlags};
 use std::sync::Arc;
 
@@ -54,6 +54,8 @@ pub enum TxVerdict {
         path_mtu: u32,
         /// The SA that sealed it.
         sa: Arc<Sa>,
+        /// The policy that asked for it.
+        policy: Arc<Policy>,
     },
     /// To the SA's home worker, as it is.
     Hop(u16),
@@ -170,7 +172,11 @@ impl Transmitter {
             None => Err(Reason::TxSeqOverflow),
         };
         slot.verdict = match sealed {
-            Ok(()) => TxVerdict::Send { path_mtu: decision.route.mtu, sa: lane.sa.clone() },
+            Ok(()) => TxVerdict::Send {
+                path_mtu: decision.route.mtu,
+                sa: lane.sa.clone(),
+                policy: decision.policy.clone(),
+            },
             Err(reason) => decision.refuse(reason, 0),
         };
     }

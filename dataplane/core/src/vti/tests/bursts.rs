@@ -42,7 +42,9 @@ fn transmit(lab: &Lab, packets: &[Vec<u8>], cuts: &[usize]) -> Left {
     pieces(&mut burst, cuts, |piece| transmitter.run(&tables, &lab.devices[0], piece, 0, NOW));
     let tell = |slot: &TxSlot| match &slot.verdict {
         TxVerdict::Pending => panic!("left undecided"),
-        TxVerdict::Send { path_mtu, sa } => format!("sent by {} mtu {path_mtu}", sa.spec.spi),
+        TxVerdict::Send { path_mtu, sa, policy } => {
+            format!("sent by {} for {} mtu {path_mtu}", sa.spec.spi, policy.spec.index)
+        }
         TxVerdict::Hop(home) => format!("to {home}"),
         TxVerdict::Drop(drop) => line(drop),
     };
@@ -58,7 +60,9 @@ fn receive(lab: &Lab, packets: &[(Peer, Vec<u8>)], cuts: &[usize]) -> Left {
     pieces(&mut burst, cuts, |piece| receiver.run(&tables, piece, 0, NOW));
     let tell = |slot: &RxSlot| match &slot.verdict {
         RxVerdict::Pending => panic!("left undecided"),
-        RxVerdict::Deliver { len, sa } => format!("{len} by {} to {:?}", sa.spec.spi, slot.device),
+        RxVerdict::Deliver { len, sa, policy } => {
+            format!("{len} by {} for {} to {:?}", sa.spec.spi, policy.spec.index, slot.device)
+        }
         RxVerdict::Hop(home) => format!("to {home}"),
         RxVerdict::Drop(drop) => format!("{} at {:?}", line(drop), slot.device),
     };
