@@ -315,8 +315,13 @@ impl<T: Tamper, A: Account> Worker<T, A> {
     /// Where every dropped packet ends: counts it, tells the account, and the engine of an SA that is used up.
     fn dropped(&mut self, dropped: &Dropped<'_>) {
         let Dropped { device, drop, packets, .. } = *dropped;
-        self.books.drop(self.counters(device), drop.reason, packets);
-        self.account.dropped(dropped);
+        // A device that is gone is none in the books, hence in the accounts, which must add up to them.
+        let (device, counters) = match self.ports.get(&device) {
+            Some(port) => (device, &port.counters),
+            None => (DeviceId::NONE, &self.nowhere),
+        };
+        self.books.drop(counters, drop.reason, packets);
+        self.account.dropped(&Dropped { device, ..*dropped });
         if let (Reason::TxSaExpired | Reason::RxSaExpired, Some(sa)) = (drop.reason, &drop.sa) {
             // If the queue is full the SA stays dead all the same.
             let _ = self.events.try_send(Event::Expired(sa.clone()));
