@@ -3,6 +3,7 @@
 //! One JSON message a line each way, at most [`MAX_MESSAGE`] bytes. The socket is `<netns inode>.sock` in
 //! `/run/uvti`, or in `$XDG_RUNTIME_DIR/uvti` for a user who may not write there.
 
+pub use crate::breakdown::{Breakdown, By, Line, Subject};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, Read, Write};
@@ -41,6 +42,8 @@ pub enum Request {
     Defaults,
     /// Counters and drops of all devices.
     Stat,
+    /// Drops by something.
+    StatBy(By),
     /// The XFRM MIB.
     XfrmStat,
     /// Does every packet add up?
@@ -80,6 +83,8 @@ pub enum Response {
     Defaults([Action; 3]),
     /// To `Stat`.
     Stat(Totals),
+    /// To `StatBy`.
+    StatBy(Breakdown),
     /// To `XfrmStat`.
     XfrmStat(Vec<(Mib, u64)>),
     /// To `Check`.

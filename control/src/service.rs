@@ -2,7 +2,9 @@
 
 use crate::ip::parse::Names;
 use crate::ip::{batch, difference};
-use crate::protocol::{CheckReport, CheckRow, Counts, DeviceTotals, Rejected, Reloaded, Totals};
+use crate::protocol::{
+    Breakdown, By, CheckReport, CheckRow, Counts, DeviceTotals, Rejected, Reloaded, Totals,
+};
 use crate::server::Dataplane;
 use std::sync::Arc;
 use uvti_core::device::{LinkInfo, LinkKind, LinkSpec};
@@ -85,6 +87,11 @@ impl Dataplane for Service {
             totals.devices.iter().map(|(id, name, cells)| device_totals(name, kind(*id), cells)).collect();
         devices.push(device_totals("-", LinkKind::Vti, &totals.nowhere));
         Totals { devices, xfrm: mibs(&totals.all) }
+    }
+
+    fn drops(&self, by: By) -> Result<Breakdown, String> {
+        let drops = self.0.drops().map_err(|stuck| stuck.to_string())?;
+        Ok(Breakdown::new(&drops, by, &self.0.tables()))
     }
 
     fn xfrm_stat(&self) -> Vec<(Mib, u64)> {
