@@ -9,6 +9,7 @@ mod inbound;
 mod outbound;
 mod poll;
 pub mod tamper;
+mod told;
 
 pub(crate) use bell::Bell;
 pub(crate) use hop::{CAPACITY as HOP_CAPACITY, Door, Inbox, doors};
@@ -112,6 +113,7 @@ pub(crate) struct Worker<T, A> {
     account: A,
     transmitter: Transmitter,
     opener: Opener,
+    told: told::Told,
     scratch: Scratch,
     /// Packets that other workers had no room for: nothing more is read until they have gone.
     pending: Vec<Pending>,
@@ -172,6 +174,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             account: parts.account,
             transmitter: Transmitter::default(),
             opener: Opener::default(),
+            told: told::Told::default(),
             scratch,
             pending: Vec::new(),
             stop: false,
