@@ -49,16 +49,21 @@ fn mixed(size: usize, every: usize) -> Arc<[Vec<u8>]> {
     (1..=every).map(|i| if i == every / 2 { is_dropped(size) } else { passes(size) }).collect()
 }
 
-/// Ratios of the first to the second, measured in turn.
-fn ratios(pairs: usize, mut a: impl FnMut() -> Duration, mut b: impl FnMut() -> Duration) -> Ratio {
+/// Ratios of the times that `n` packets take on the first and on the second side, measured in turn.
+fn ratios(
+    pairs: usize,
+    n: usize,
+    mut a: impl FnMut(usize) -> Duration,
+    mut b: impl FnMut(usize) -> Duration,
+) -> Ratio {
     let (mut ratios, mut times) = (Vec::new(), [Vec::new(), Vec::new()]);
     for pair in 0..pairs {
         // Whoever is first may find a colder machine.
         let (x, y) = match pair % 2 {
-            0 => (a(), b()),
+            0 => (a(n), b(n)),
             _ => {
-                let y = b();
-                (a(), y)
+                let y = b(n);
+                (a(n), y)
             }
         };
         ratios.push(x.as_secs_f64() / y.as_secs_f64());
@@ -69,7 +74,7 @@ fn ratios(pairs: usize, mut a: impl FnMut() -> Duration, mut b: impl FnMut() -> 
     let at = |part: usize| ratios[(ratios.len() - 1) * part / 4];
     let [a, b] = times.map(|mut t| {
         t.sort();
-        t[t.len() / 2].as_secs_f64() * 1e9 / PACKETS as f64
+        t[t.len() / 2].as_secs_f64() * 1e9 / n as f64
     });
     Ratio { median: at(2), quartiles: [at(1), at(3)], nanoseconds: [a, b] }
 }
@@ -86,6 +91,22 @@ fn print(what: &str, goal: &str, r: &Ratio) {
     println!("{what:<58} {:.3} ({low:.3}..{high:.3})  {a:.0} ns / {b:.0} ns  {goal}", r.median);
 }
 
+/// Memory of the process before and after a flood of drops.
+fn flood(lane: &Lane, packets: &Arc<[Vec<u8>]>, rounds: usize, n: usize) {
+    let before = resident();
+    (0..rounds).for_each(|_| _ = lane.carry(packets, n));
+    let grown = resident().saturating_sub(before);
+    println!("{} packets dropped in a row: {grown} KiB more memory", rounds * n);
+    assert!(grown < 8 << 10, "memory grows with drops");
+}
+
+/// Memory that the process has, KiB.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+    let mut words = status.split_whitespace().skip_while(|w| *w != "VmRSS:");
+    words.nth(1).and_then(|n| n.parse().ok()).expect("a number")
+}
+
 fn main() {
     // `cargo bench` says --bench; `cargo test`, and CI, --test.
     let test = std::env::args().any(|a| a == "--test");
@@ -98,18 +119,19 @@ fn main() {
         for (percent, load, goal) in
             [(0, one(passes(size)), "goal <= 1.02"), (1, mixed(size, 100), "goal <= 1.05")]
         {
-            let r = ratios(pairs, || with.carry(&load, packets), || without.carry(&load, packets));
+            let r = ratios(pairs, packets, |n| with.carry(&load, n), |n| without.carry(&load, n));
             print(&format!("{size} bytes, {percent} % dropped: account / none"), goal, &r);
         }
     }
     let (small, large, forwarded) = (one(is_dropped(64)), one(is_dropped(1400)), one(passes(64)));
-    let r = ratios(pairs, || with.carry(&small, packets), || without.carry(&small, packets));
+    let r = ratios(pairs, packets, |n| with.carry(&small, n), |n| without.carry(&small, n));
     print("64 bytes, 100 % dropped: account / none", "", &r);
-    let r = ratios(pairs, || with.carry(&small, packets), || with.carry(&forwarded, packets));
+    let r = ratios(pairs, packets, |n| with.carry(&small, n), |n| with.carry(&forwarded, n));
     print("64 bytes: dropped without an SA / forwarded", "goal <= 0.40", &r);
-    let r = ratios(pairs, || with.carry(&large, packets), || with.carry(&small, packets));
+    let r = ratios(pairs, packets, |n| with.carry(&large, n), |n| with.carry(&small, n));
     print("dropped without an SA: 1400 bytes / 64 bytes", "", &r);
 
+    flood(&with, &small, if test { 1 } else { 200 }, packets);
     let all = black_box(with.engine()).totals().expect("totals").all;
     assert!(all.dropped(Reason::TxNoSa) > 0);
 }
