@@ -7,6 +7,7 @@ mod demo;
 pub mod ip;
 mod notify;
 pub mod protocol;
+mod queues;
 mod run;
 pub mod server;
 mod service;

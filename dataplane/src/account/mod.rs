@@ -9,6 +9,7 @@ mod attribution;
 mod bank;
 mod collect;
 mod flip;
+mod gauges;
 mod ledger;
 mod seam;
 #[cfg(test)]
@@ -19,5 +20,6 @@ pub use attribution::{Attribution, DEFAULT_ROWS, Key, Party, SaName, Shelf};
 pub use bank::{Books, Count, DeviceCounters};
 pub use collect::{Cells, Collector, Row, Stuck};
 pub use flip::Flip;
+pub use gauges::{Gauge, Gauges, Marks};
 pub use ledger::Ledger;
 pub use seam::{Account, Dropped, NoAccount};

@@ -116,12 +116,15 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             Icmp::Unreachable => self.told.one_more(inner.flow.src),
             Icmp::TooBig => true,
         };
-        // While nobody takes them it would be for nothing.
-        if wanted
-            && !self.events.is_full()
-            && let Some(message) = icmp::error(kind, slot.buf.bytes(), inner, drop.mtu)
-        {
-            let _ = self.events.try_send(Event::Icmp(message));
+        if !wanted {
+            return;
+        }
+        if self.events.is_full() {
+            // It would be made for nothing.
+            return self.gauges.events.drops.add(1);
+        }
+        if let Some(message) = icmp::error(kind, slot.buf.bytes(), inner, drop.mtu) {
+            self.report(Event::Icmp(message));
         }
     }
 
