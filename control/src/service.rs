@@ -71,7 +71,7 @@ impl Dataplane for Service {
             // kernel: net/xfrm/xfrm_hash.c: 8 buckets at first, doubled when there are more states than buckets.
             state_buckets: states.max(8).next_power_of_two(),
             state_buckets_max: 1 << 20,
-            policies: Direction::ALL.map(|d| tables.policies.of(d).len() as u32),
+            policies: Direction::ALL.map(|d| tables.policies.count(d) as u32),
         }
     }
 

@@ -153,7 +153,7 @@ impl Dataplane for Lab {
     }
     fn counts(&self) -> Counts {
         let tables = self.tables();
-        let policies = Direction::ALL.map(|dir| tables.tables.policies.of(dir).len() as u32);
+        let policies = Direction::ALL.map(|dir| tables.tables.policies.count(dir) as u32);
         let states = tables.tables.states.len() as u32;
         Counts { states, state_buckets: 8, state_buckets_max: 1_048_576, policies }
     }

@@ -192,6 +192,9 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         while !self.stop {
             self.turn_the_page();
             busy |= self.obey();
+            let tables = self.tables.load();
+            self.transmitter.follow(tables);
+            self.opener.follow(tables);
             let now = seconds();
             busy |= self.take_hops(now);
             busy |= self.send_pending();

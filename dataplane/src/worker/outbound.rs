@@ -6,19 +6,16 @@ use crate::account::{Account, Count, Dropped};
 use crate::io::Outcome;
 use crate::io::tun::{FromHost, Kind};
 use crate::io::underlay::Outgoing;
-use std::sync::Arc;
 use uvti_core::device::DeviceId;
 use uvti_core::packet::{Buf, IPV4_HEADER, fragment_ipv4};
 use uvti_core::reason::{Icmp, Reason, Way};
-use uvti_core::tables::Policy;
-use uvti_core::vti::{Drop, TxSlot, TxVerdict, icmp};
-use uvti_core::xfrm::Sa;
+use uvti_core::vti::{Drop, FlowPlace, TxSlot, TxVerdict, icmp};
 
 /// An inner packet that is on its way, in one outer packet or in fragments.
 pub(super) struct Sent {
     len: usize,
-    sa: Arc<Sa>,
-    policy: Arc<Policy>,
+    /// What was decided for it.
+    flow: FlowPlace,
     /// Pieces handed to the network.
     pieces: usize,
     /// Whether that is all of them: without a buffer for one, the packet counts as not sent.
@@ -90,11 +87,14 @@ impl<T: Tamper, A: Account> Worker<T, A> {
 
     fn act(&mut self, id: DeviceId, slot: TxSlot) {
         match slot.verdict {
-            TxVerdict::Send { path_mtu, sa, policy } => {
-                let mark = sa.spec.output_mark.value & sa.spec.output_mark.mask;
-                let (pieces, whole) = self.push_outgoing(slot.buf, path_mtu as usize, mark);
-                self.scratch.sent.push(Sent { len: slot.len, sa, policy, pieces, whole });
-            }
+            TxVerdict::Send { flow } => match self.transmitter.decision(flow) {
+                Some(decision) => {
+                    let (mtu, mark) = (decision.route.mtu as usize, decision.mark());
+                    let (pieces, whole) = self.push_outgoing(slot.buf, mtu, mark);
+                    self.scratch.sent.push(Sent { len: slot.len, flow, pieces, whole });
+                }
+                None => self.refuse(id, slot.buf, &Reason::TxSealFailed.into()),
+            },
             TxVerdict::Hop(home) => match self.scratch.hops.get_mut(usize::from(home)) {
                 Some(bufs) => bufs.push(slot.buf),
                 None => self.refuse(id, slot.buf, &Reason::TxWorkerGone.into()),
@@ -167,7 +167,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         let (mut packets, mut bytes) = (0, 0);
         let mut sent = std::mem::take(&mut self.scratch.sent);
         let mut outgoing = std::mem::take(&mut self.scratch.outgoing);
-        for Sent { len, sa, policy, pieces, whole } in sent.drain(..) {
+        for Sent { len, flow, pieces, whole } in sent.drain(..) {
             let end = (at + pieces).min(self.scratch.outcomes.len());
             // A packet of which a piece is missing was not sent.
             let failed = self.scratch.outcomes[at..end].iter().find(|o| **o != Outcome::Sent).copied();
@@ -178,7 +178,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 }
                 failed => {
                     let reason = send_failure(failed);
-                    let drop = Drop { reason, sa: Some(sa), policy: Some(policy), mtu: 0 };
+                    let drop = self.transmitter.drop_of(flow, reason);
                     let packet = outgoing[at..end].first().map_or(&[][..], |o| o.buf.bytes());
                     self.dropped(&Dropped { device: id, drop: &drop, packet, packets: 1 });
                 }
