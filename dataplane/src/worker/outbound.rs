@@ -75,9 +75,8 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         }
         self.tamper.decided(&mut self.scratch.tx);
         let mut burst = std::mem::take(&mut self.scratch.tx);
-        for slot in burst.drain(..) {
-            self.act(id, slot);
-        }
+        burst.iter_mut().for_each(|slot| self.act(id, slot));
+        burst.clear();
         self.scratch.tx = burst;
         self.told.clear();
         self.send(id);
@@ -85,26 +84,27 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         self.account.burst_done();
     }
 
-    fn act(&mut self, id: DeviceId, slot: TxSlot) {
-        match slot.verdict {
-            TxVerdict::Send { flow } => match self.transmitter.decision(flow) {
+    fn act(&mut self, id: DeviceId, slot: &mut TxSlot) {
+        if let TxVerdict::Drop(drop) = &slot.verdict {
+            self.tell_sender(slot, drop);
+        }
+        let buf = std::mem::take(&mut slot.buf);
+        match &slot.verdict {
+            TxVerdict::Send { flow } => match self.transmitter.decision(*flow) {
                 Some(decision) => {
                     let (mtu, mark) = (decision.route.mtu as usize, decision.mark());
-                    let (pieces, whole) = self.push_outgoing(slot.buf, mtu, mark);
-                    self.scratch.sent.push(Sent { len: slot.len, flow, pieces, whole });
+                    let (pieces, whole) = self.push_outgoing(buf, mtu, mark);
+                    self.scratch.sent.push(Sent { len: slot.len, flow: *flow, pieces, whole });
                 }
-                None => self.refuse(id, slot.buf, &Reason::TxSealFailed.into()),
+                None => self.refuse(id, buf, &Reason::TxSealFailed.into()),
             },
-            TxVerdict::Hop(home) => match self.scratch.hops.get_mut(usize::from(home)) {
-                Some(bufs) => bufs.push(slot.buf),
-                None => self.refuse(id, slot.buf, &Reason::TxWorkerGone.into()),
+            TxVerdict::Hop(home) => match self.scratch.hops.get_mut(usize::from(*home)) {
+                Some(bufs) => bufs.push(buf),
+                None => self.refuse(id, buf, &Reason::TxWorkerGone.into()),
             },
-            TxVerdict::Drop(ref drop) => {
-                self.tell_sender(&slot, drop);
-                self.refuse(id, slot.buf, drop);
-            }
+            TxVerdict::Drop(drop) => self.refuse(id, buf, drop),
             // The transmitter decides everything; a packet that it forgot must not vanish.
-            TxVerdict::Pending => self.refuse(id, slot.buf, &Reason::TxSealFailed.into()),
+            TxVerdict::Pending => self.refuse(id, buf, &Reason::TxSealFailed.into()),
         }
     }
 
