@@ -1,5 +1,11 @@
 //! The Internet checksum (RFC 1071).
 
+/// The checksum of words whose sum is known.
+#[inline]
+pub(super) fn finish(sum: u32) -> u16 {
+    !fold(u64::from(sum))
+}
+
 /// One's complement sum of `bytes` as big-endian words, folded to 16 bits and inverted.
 #[inline]
 pub fn checksum(bytes: &[u8]) -> u16 {

@@ -1,7 +1,8 @@
 //! Outer headers: IPv4, IPv6, UDP, and fragments of an outer IPv4 packet.
 
+use super::checksum::finish;
 use super::{Buf, UdpPorts, checksum, proto};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// Length of an IPv4 header without options.
 pub const IPV4_HEADER: usize = 20;
@@ -12,13 +13,20 @@ pub const UDP_HEADER: usize = 8;
 /// The TTL and hop limit of an outer header. kernel: the route's hop limit, by default sysctl ip_default_ttl
 pub const TTL: u8 = 64;
 
-/// An outer header to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An outer header, all but what differs from packet to packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OuterHeader {
-    /// Source.
-    pub src: IpAddr,
-    /// Destination, of the same family.
-    pub dst: IpAddr,
+    /// IP header and UDP header; fields of [`PerPacket`] and lengths are 0.
+    bytes: [u8; IPV6_HEADER + UDP_HEADER],
+    ipv4: bool,
+    udp: bool,
+    /// IPv4: the sum of its words.
+    sum: u32,
+}
+
+/// What differs from packet to packet in an outer header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PerPacket {
     /// TOS or traffic class.
     pub tos: u8,
     /// IPv4: don't fragment.
@@ -27,8 +35,6 @@ pub struct OuterHeader {
     pub id: u16,
     /// IPv6: flow label.
     pub flow_label: u32,
-    /// UDP encapsulation.
-    pub udp: Option<UdpPorts>,
 }
 
 /// The packet would be longer than an IP packet can be, has no room in front, or mixes families.
@@ -42,64 +48,89 @@ impl OuterHeader {
         ip + if udp { UDP_HEADER } else { 0 }
     }
 
-    /// Puts the header in front of an ESP packet.
-    pub fn push(&self, buf: &mut Buf) -> Result<(), NoRoom> {
-        let mut protocol = proto::ESP;
-        if let Some(ports) = self.udp {
-            push_udp(buf, ports)?;
-            protocol = proto::UDP;
+    /// Around ESP between two addresses of one family, or around UDP with these ports.
+    pub fn new(src: IpAddr, dst: IpAddr, udp: Option<UdpPorts>) -> Result<Self, NoRoom> {
+        let protocol = if udp.is_some() { proto::UDP } else { proto::ESP };
+        let mut h = Self { bytes: [0; 48], ipv4: src.is_ipv4(), udp: udp.is_some(), sum: 0 };
+        let ip = match (src, dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                h.bytes[0] = 0x45;
+                (h.bytes[8], h.bytes[9]) = (TTL, protocol);
+                h.bytes[12..16].copy_from_slice(&src.octets());
+                h.bytes[16..20].copy_from_slice(&dst.octets());
+                h.sum = u32::from(!checksum(&h.bytes[..IPV4_HEADER]));
+                IPV4_HEADER
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                h.bytes[0] = 0x60;
+                (h.bytes[6], h.bytes[7]) = (protocol, TTL);
+                h.bytes[8..24].copy_from_slice(&src.octets());
+                h.bytes[24..40].copy_from_slice(&dst.octets());
+                IPV6_HEADER
+            }
+            _ => return Err(NoRoom),
+        };
+        if let Some(ports) = udp {
+            // RFC 3948 §2.1: the checksum is 0 over IPv4.
+            h.bytes[ip..ip + 2].copy_from_slice(&ports.src.to_be_bytes());
+            h.bytes[ip + 2..ip + 4].copy_from_slice(&ports.dst.to_be_bytes());
         }
-        match (self.src, self.dst) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => self.push_ipv4(buf, src, dst, protocol),
-            (IpAddr::V6(src), IpAddr::V6(dst)) => self.push_ipv6(buf, src, dst, protocol),
-            _ => Err(NoRoom),
+        Ok(h)
+    }
+
+    /// Puts the header in front of an ESP packet.
+    #[inline]
+    pub fn push(&self, buf: &mut Buf, packet: PerPacket) -> Result<(), NoRoom> {
+        // Lengths known when compiled: no call to copy twenty bytes.
+        match (self.ipv4, self.udp) {
+            (true, false) => self.push_ipv4::<IPV4_HEADER>(buf, packet),
+            (true, true) => self.push_ipv4::<{ IPV4_HEADER + UDP_HEADER }>(buf, packet),
+            (false, false) => self.push_ipv6::<IPV6_HEADER>(buf, packet),
+            (false, true) => self.push_ipv6::<{ IPV6_HEADER + UDP_HEADER }>(buf, packet),
         }
     }
 
-    fn push_ipv4(&self, buf: &mut Buf, src: Ipv4Addr, dst: Ipv4Addr, protocol: u8) -> Result<(), NoRoom> {
-        let total = u16::try_from(buf.len() + IPV4_HEADER).map_err(|_| NoRoom)?;
-        let h: &mut [u8; IPV4_HEADER] =
-            buf.push_front(IPV4_HEADER).and_then(|b| b.first_chunk_mut()).ok_or(NoRoom)?;
-        h[0] = 0x45;
-        h[1] = self.tos;
+    #[inline]
+    fn push_ipv4<const N: usize>(&self, buf: &mut Buf, packet: PerPacket) -> Result<(), NoRoom> {
+        let total = u16::try_from(buf.len() + N).map_err(|_| NoRoom)?;
+        let h = self.push_bytes::<N>(buf)?;
+        let flags: u16 = if packet.df { 0x4000 } else { 0 };
+        h[1] = packet.tos;
         h[2..4].copy_from_slice(&total.to_be_bytes());
-        h[4..6].copy_from_slice(&self.id.to_be_bytes());
-        h[6..8].copy_from_slice(&if self.df { [0x40, 0] } else { [0, 0] });
-        h[8] = TTL;
-        h[9] = protocol;
-        h[10..12].fill(0);
-        h[12..16].copy_from_slice(&src.octets());
-        h[16..20].copy_from_slice(&dst.octets());
-        let sum = checksum(h);
-        h[10..12].copy_from_slice(&sum.to_be_bytes());
+        h[4..6].copy_from_slice(&packet.id.to_be_bytes());
+        h[6..8].copy_from_slice(&flags.to_be_bytes());
+        let words = [u16::from(packet.tos), total, packet.id, flags];
+        let sum = self.sum + words.into_iter().map(u32::from).sum::<u32>();
+        h[10..12].copy_from_slice(&finish(sum).to_be_bytes());
+        write_udp_length(h, IPV4_HEADER, total - IPV4_HEADER as u16);
         Ok(())
     }
 
-    fn push_ipv6(&self, buf: &mut Buf, src: Ipv6Addr, dst: Ipv6Addr, protocol: u8) -> Result<(), NoRoom> {
-        let payload = u16::try_from(buf.len()).map_err(|_| NoRoom)?;
-        let h: &mut [u8; IPV6_HEADER] =
-            buf.push_front(IPV6_HEADER).and_then(|b| b.first_chunk_mut()).ok_or(NoRoom)?;
-        let word = 6 << 28 | u32::from(self.tos) << 20 | (self.flow_label & 0xf_ffff);
+    #[inline]
+    fn push_ipv6<const N: usize>(&self, buf: &mut Buf, packet: PerPacket) -> Result<(), NoRoom> {
+        let payload = u16::try_from(buf.len() + N - IPV6_HEADER).map_err(|_| NoRoom)?;
+        let h = self.push_bytes::<N>(buf)?;
+        let word = 6 << 28 | u32::from(packet.tos) << 20 | (packet.flow_label & 0xf_ffff);
         h[0..4].copy_from_slice(&word.to_be_bytes());
         h[4..6].copy_from_slice(&payload.to_be_bytes());
-        h[6] = protocol;
-        h[7] = TTL;
-        h[8..24].copy_from_slice(&src.octets());
-        h[24..40].copy_from_slice(&dst.octets());
+        write_udp_length(h, IPV6_HEADER, payload);
         Ok(())
+    }
+
+    #[inline]
+    fn push_bytes<'a, const N: usize>(&self, buf: &'a mut Buf) -> Result<&'a mut [u8; N], NoRoom> {
+        let h: &mut [u8; N] = buf.push_front(N).and_then(|b| b.first_chunk_mut()).ok_or(NoRoom)?;
+        *h = *self.bytes.first_chunk().ok_or(NoRoom)?;
+        Ok(h)
     }
 }
 
-/// RFC 3948 §2.1: the checksum is 0 over IPv4.
-fn push_udp(buf: &mut Buf, ports: UdpPorts) -> Result<(), NoRoom> {
-    let len = u16::try_from(buf.len() + UDP_HEADER).map_err(|_| NoRoom)?;
-    let h: &mut [u8; UDP_HEADER] =
-        buf.push_front(UDP_HEADER).and_then(|b| b.first_chunk_mut()).ok_or(NoRoom)?;
-    h[0..2].copy_from_slice(&ports.src.to_be_bytes());
-    h[2..4].copy_from_slice(&ports.dst.to_be_bytes());
-    h[4..6].copy_from_slice(&len.to_be_bytes());
-    h[6..8].fill(0);
-    Ok(())
+/// The length of a UDP header, if there is one behind an IP header of `ip` bytes.
+#[inline]
+fn write_udp_length<const N: usize>(h: &mut [u8; N], ip: usize, length: u16) {
+    if N > ip {
+        h[ip + 4..ip + 6].copy_from_slice(&length.to_be_bytes());
+    }
 }
 
 /// Cuts an outer IPv4 packet (no options) into fragments of at most `mtu` bytes, each handed to `emit`.
@@ -128,33 +159,40 @@ mod tests {
     use proptest::prelude::*;
 
     fn header(udp: Option<UdpPorts>) -> OuterHeader {
-        OuterHeader {
-            src: "198.51.100.1".parse().unwrap(),
-            dst: "198.51.100.2".parse().unwrap(),
-            tos: 0xb8,
-            df: udp.is_none(),
-            id: 7,
-            flow_label: 0,
-            udp,
-        }
+        OuterHeader::new("198.51.100.1".parse().unwrap(), "198.51.100.2".parse().unwrap(), udp).unwrap()
     }
+
+    const PACKET: PerPacket = PerPacket { tos: 0xb8, df: true, id: 7, flow_label: 0x12345 };
 
     #[test]
     fn headers_stand_in_front() {
         let mut buf = Buf::from_packet(&[9; 48]);
-        header(None).push(&mut buf).unwrap();
+        header(None).push(&mut buf, PACKET).unwrap();
         let b = buf.bytes();
         assert_eq!((b.len(), b[1], b[6], b[8], b[9], checksum(&b[..20])), (68, 0xb8, 0x40, 64, 50, 0));
         let mut buf = Buf::from_packet(&[9; 48]);
-        header(Some(UdpPorts { src: 4500, dst: 4501 })).push(&mut buf).unwrap();
+        header(Some(UdpPorts { src: 4500, dst: 4501 })).push(&mut buf, PACKET).unwrap();
         let b = buf.bytes();
+        assert_eq!(checksum(&b[..20]), 0);
         assert_eq!((b.len(), b[9], &b[20..28]), (76, 17, &[0x11, 0x94, 0x11, 0x95, 0, 56, 0, 0][..]));
+    }
+
+    #[test]
+    fn ipv6_headers_stand_in_front() {
+        let [src, dst] = ["2001:db8::1", "2001:db8::2"].map(|a| a.parse().unwrap());
+        let mut buf = Buf::from_packet(&[9; 48]);
+        let udp = Some(UdpPorts { src: 4500, dst: 4501 });
+        OuterHeader::new(src, dst, udp).unwrap().push(&mut buf, PACKET).unwrap();
+        let b = buf.bytes();
+        assert_eq!((&b[..8], b.len()), (&[0x6b, 0x81, 0x23, 0x45, 0, 56, 17, 64][..], 96));
+        assert_eq!(&b[40..48], [0x11, 0x94, 0x11, 0x95, 0, 56, 0, 0]);
+        assert_eq!(OuterHeader::new(src, "192.0.2.1".parse().unwrap(), None), Err(NoRoom));
     }
 
     #[test]
     fn an_ip_packet_ends_at_64_k() {
         let mut buf = Buf::from_packet(&vec![0; 65_530]);
-        assert_eq!(header(None).push(&mut buf), Err(NoRoom));
+        assert_eq!(header(None).push(&mut buf, PACKET), Err(NoRoom));
     }
 
     proptest! {
@@ -162,9 +200,7 @@ mod tests {
         fn fragments_carry_every_byte_once(len in 1usize..4000, mtu in 68usize..1500) {
             let payload: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let mut buf = Buf::from_packet(&payload);
-            let mut h = header(None);
-            h.df = false;
-            h.push(&mut buf).unwrap();
+            header(None).push(&mut buf, PerPacket { df: false, ..PACKET }).unwrap();
             let mut got = Vec::new();
             let mut more = true;
             fragment_ipv4(buf.bytes(), mtu, |h, piece| {

@@ -150,14 +150,13 @@ impl Receiver {
             return Err(receive::admit(tables, outer, esp).err().unwrap_or(Reason::RxShort.into()));
         };
         let arrival = Arrival { src: outer.src, dst: outer.dst, udp: outer.udp, spi };
-        let (hash, found) = self.known.find(&arrival);
-        match found {
+        match self.known.find(&arrival) {
             Some(place) if self.known.get(place).is_some_and(|known| known.sa.run.alive()) => {
                 Ok((place, seq))
             }
             stale => {
                 let Admitted { device, sa, .. } = receive::admit(tables, outer, esp)?;
-                Ok((self.known.put(hash, arrival, Known { device, sa }, stale), seq))
+                Ok((self.known.put(arrival, Known { device, sa }, stale), seq))
             }
         }
     }
@@ -199,11 +198,11 @@ fn deliver(
     let inner = inner_packet(sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
     let key = (device.id, sa.number, inner.flow);
     let place = match passed.find(&key) {
-        (_, Some(place)) => place,
-        (hash, None) => {
+        Some(place) => place,
+        None => {
             let policy = receive::check_inner(tables, device, sa, &inner.flow);
             let policy = policy.map_err(|(reason, policy)| (reason, policy.cloned()))?.clone();
-            passed.put(hash, key, policy, None)
+            passed.put(key, policy, None)
         }
     };
     if let Some(policy) = passed.get(place) {

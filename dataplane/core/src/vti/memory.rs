@@ -17,6 +17,8 @@ pub(super) struct Memory<K, V> {
     /// Places that hold something.
     filled: Vec<u32>,
     burst: u64,
+    /// Where the last one was: packets of a flow come together.
+    last: usize,
     hasher: RandomState,
 }
 
@@ -34,12 +36,13 @@ impl<K, V> Default for Memory<K, V> {
             entries: Vec::new(),
             filled: Vec::new(),
             burst: 0,
+            last: 0,
             hasher: RandomState::default(),
         }
     }
 }
 
-/// The hash of a key that was looked for.
+/// The hash of a key.
 #[derive(Clone, Copy)]
 pub(super) struct Hashed(u64);
 
@@ -72,23 +75,47 @@ impl<K: Hash + Eq, V> Memory<K, V> {
         }
     }
 
-    /// Looks for a key; its place, if it is there.
+    /// The place of a key, if it is there.
     #[inline]
-    pub(super) fn find(&mut self, key: &K) -> (Hashed, Option<usize>) {
-        let hash = Hashed(self.hasher.hash_one(key));
-        let first = hash.set() * WAYS;
-        let of_set = (0..WAYS).filter(|way| self.tags[hash.set()][*way] == hash.tag()).map(|way| first + way);
-        // Of several the last put is meant: the others were put out of sight.
-        let places = of_set.chain((PLACES..self.entries.len()).rev());
-        for place in places {
-            if let Some(Some(entry)) = self.entries.get_mut(place)
-                && entry.key == *key
-            {
-                entry.burst = self.burst;
-                return (hash, Some(place));
-            }
+    pub(super) fn find(&mut self, key: &K) -> Option<usize> {
+        if self.is_at(self.last, key) {
+            return Some(self.last);
         }
-        (hash, None)
+        self.search(key).inspect(|place| self.last = *place)
+    }
+
+    #[inline]
+    fn hash(&self, key: &K) -> Hashed {
+        Hashed(self.hasher.hash_one(key))
+    }
+
+    #[inline]
+    fn search(&mut self, key: &K) -> Option<usize> {
+        let hash = self.hash(key);
+        // All ways at once: which of them it is cannot be guessed.
+        let tags = &self.tags[hash.set()];
+        let mut ways: u32 = (0..WAYS).map(|way| u32::from(tags[way] == hash.tag()) << way).sum();
+        while ways != 0 {
+            let place = hash.set() * WAYS + ways.trailing_zeros() as usize;
+            if self.is_at(place, key) {
+                return Some(place);
+            }
+            ways &= ways - 1;
+        }
+        // Of several the last put is meant.
+        (PLACES..self.entries.len()).rev().find(|place| self.is_at(*place, key))
+    }
+
+    /// Whether a key is at a place; it is then needed in this burst.
+    #[inline]
+    fn is_at(&mut self, place: usize, key: &K) -> bool {
+        match self.entries.get_mut(place) {
+            Some(Some(entry)) if entry.key == *key => {
+                entry.burst = self.burst;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// What is at a place found or put in this burst.
@@ -104,7 +131,8 @@ impl<K: Hash + Eq, V> Memory<K, V> {
     }
 
     /// Puts a value where the key will be found. What is at `stale` is not found again, but stays until the burst ends.
-    pub(super) fn put(&mut self, hash: Hashed, key: K, value: V, stale: Option<usize>) -> usize {
+    pub(super) fn put(&mut self, key: K, value: V, stale: Option<usize>) -> usize {
+        let hash = self.hash(&key);
         if self.entries.is_empty() {
             self.entries.resize_with(PLACES, || None);
         }
@@ -119,7 +147,7 @@ impl<K: Hash + Eq, V> Memory<K, V> {
         // Which of the old ones goes is as good as random.
         let turn = (hash.0 >> 20) as usize;
         let entry = Some(Entry { key, value, burst: self.burst });
-        match (0..WAYS).map(|way| first + (way + turn) % WAYS).find(free) {
+        self.last = match (0..WAYS).map(|way| first + (way + turn) % WAYS).find(free) {
             Some(place) => {
                 if self.entries[place].is_none() {
                     self.filled.push(place as u32);
@@ -132,7 +160,8 @@ impl<K: Hash + Eq, V> Memory<K, V> {
                 self.entries.push(entry);
                 self.entries.len() - 1
             }
-        }
+        };
+        self.last
     }
 }
 
@@ -154,17 +183,17 @@ mod tests {
                 memory.begin();
                 let mut places = Vec::new();
                 for (key, renew) in burst {
-                    let (hash, found) = memory.find(&key);
-                    let found = found.inspect(|place| assert_eq!(memory.get(*place), Some(&newest[&key])));
+                    let found = memory.find(&key).inspect(|place| assert_eq!(memory.get(*place), Some(&newest[&key])));
                     let place = match found.filter(|_| !renew) {
                         Some(place) => place,
                         None => {
                             counter += 1;
                             newest.insert(key, counter);
-                            memory.put(hash, key, counter, found)
+                            memory.put(key, counter, found)
                         }
                     };
-                    prop_assert_eq!(memory.find(&key).1, Some(place));
+                    prop_assert_eq!(memory.find(&key), Some(place));
+                    prop_assert_eq!(memory.search(&key), Some(place));
                     places.push((place, newest[&key]));
                 }
                 for (place, value) in places {
@@ -180,17 +209,16 @@ mod tests {
     #[test]
     fn a_full_set_overflows_for_a_burst() {
         let mut memory = Memory::<u32, u32>::default();
-        let set = |memory: &mut Memory<u32, u32>, key: u32| memory.find(&key).0.set();
+        let set = |memory: &mut Memory<u32, u32>, key: u32| memory.hash(&key).set();
         let wanted = set(&mut memory, 0);
         let keys: Vec<u32> = (0..).filter(|k| set(&mut memory, *k) == wanted).take(WAYS + 3).collect();
         memory.begin();
         for key in &keys {
-            let (hash, found) = memory.find(key);
-            assert_eq!(found, None);
-            memory.put(hash, *key, *key, None);
+            assert_eq!(memory.find(key), None);
+            memory.put(*key, *key, None);
         }
-        assert!(keys.iter().all(|k| memory.find(k).1.and_then(|at| memory.get(at).copied()) == Some(*k)));
+        assert!(keys.iter().all(|k| memory.find(k).and_then(|at| memory.get(at).copied()) == Some(*k)));
         memory.begin();
-        assert_eq!(keys.iter().filter(|k| memory.find(k).1.is_some()).count(), WAYS);
+        assert_eq!(keys.iter().filter(|k| memory.find(k).is_some()).count(), WAYS);
     }
 }

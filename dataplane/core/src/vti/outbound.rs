@@ -9,7 +9,7 @@ use super::transmit::{self, Decision, Refused};
 use super::{Drop, transmit::route_key};
 use crate::device::{Device, DeviceId};
 use crate::esp::{Header, Numbers, SealError, peek};
-use crate::packet::{Buf, Flow, Inner, NotIp, OuterHeader, UdpPorts, proto, tos};
+use crate::packet::{Buf, Flow, Inner, NotIp, PerPacket, proto, tos};
 use crate::reason::Reason;
 use crate::tables::Snapshot;
 use crate::xfrm::{ExtraFlags, Family, Proto, Sa, StateFlags};
@@ -150,13 +150,12 @@ impl Transmitter {
     #[inline]
     fn fate(&mut self, tables: &Snapshot, device: &Device, flow: &Flow) -> usize {
         let key = (device.id, *flow);
-        let (hash, found) = self.flows.find(&key);
-        match found {
+        match self.flows.find(&key) {
             Some(place) if self.flows.get(place).is_some_and(|fate| self.holds(fate)) => place,
             stale => {
                 let result = transmit::decide(tables, device, flow);
                 let fate = Fate { result, deaths: self.deaths, lane: (self.burst, usize::MAX) };
-                self.flows.put(hash, key, fate, stale)
+                self.flows.put(key, fate, stale)
             }
         }
     }
@@ -337,14 +336,11 @@ fn encapsulate(decision: &Decision, buf: &mut Buf, inner: &Inner, seq: u64) -> R
         ecn: !spec.flags.has(StateFlags::NOECN),
     };
     let df = inner.df && !spec.flags.has(StateFlags::NOPMTUDISC);
-    let outer = OuterHeader {
-        src: spec.src,
-        dst: spec.dst,
+    let packet = PerPacket {
         tos: tos::encap(inner.tos, copy),
         df,
         id: if df { 0 } else { sa.run.next_ip_id() },
         flow_label: inner.flow_label,
-        udp: spec.encap.map(|e| UdpPorts { src: e.sport, dst: e.dport }),
     };
-    outer.push(buf).map_err(|_| Reason::TxNoRoom)
+    decision.header.push(buf, packet).map_err(|_| Reason::TxNoRoom)
 }
