@@ -3,7 +3,7 @@
 use crate::breakdown::By;
 use crate::client::{Client, ClientError};
 use crate::protocol::Namespace;
-use crate::{demo, ip, run, views};
+use crate::{demo, inject, ip, run, views};
 use clap::{Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -37,6 +37,12 @@ enum Command {
         /// The file, as for `uvti run --batch`.
         file: PathBuf,
     },
+    /// Print what uvti owns as a batch of `ip` lines that makes it again, keys included.
+    ///
+    /// Links, states with their sequence numbers, policies with their indices, default policies. Addresses, routes and
+    /// link state are the system's. What `ip` has no words for is left out: which packets inside a replay window have
+    /// been seen, and what an SA has used of its limits.
+    Save,
     /// Traffic, and drops by device and reason.
     Stat {
         /// Drops alone, by one of these; whichever it is, they add up to the same.
@@ -53,6 +59,12 @@ enum Command {
     /// The XFRM counters, in the form of /proc/net/xfrm_stat.
     #[command(name = "xfrm_stat", alias = "xfrm-stat")]
     XfrmStat,
+    /// Files of /proc as a kernel VTI would fill them.
+    Proc {
+        /// Which.
+        #[arg(value_enum)]
+        file: views::ProcFile,
+    },
     /// The table of drop reasons: what a kernel VTI counts, what the sender is told, what to look at.
     Reasons {
         /// As JSON.
@@ -65,6 +77,8 @@ enum Command {
         #[arg(short, long)]
         json: bool,
     },
+    /// Plant a fault in a running dataplane, to see what it makes the counters show.
+    Inject(inject::Args),
     /// Show it all: two namespaces, a tunnel, traffic, and one drop of each kind beside the kernel's counters.
     Demo(demo::Args),
 }
@@ -91,9 +105,12 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
         Command::Stat { queues: true, json, .. } => finish(ask(control, |c| views::queues(c, json))),
         Command::Stat { by: Some(by), json, .. } => finish(ask(control, |c| views::stat_by(c, by, json))),
         Command::Stat { by: None, json, .. } => finish(ask(control, |c| views::stat(c, json))),
+        Command::Save => finish(ask(control, views::save)),
         Command::XfrmStat => finish(ask(control, views::xfrm_stat)),
+        Command::Proc { file } => finish(ask(control, |c| views::proc(c, file))),
         Command::Reasons { json } => finish(print(&views::reasons(json))),
         Command::Check { json } => finish(ask(control, |c| views::check(c, json))),
+        Command::Inject(args) => finish(inject::run(args, control)),
         Command::Demo(args) => finish(demo::run(&args)),
     }
 }
@@ -108,7 +125,7 @@ fn ask(
 }
 
 /// A closed pipe (`| head`) is not an error.
-fn print(text: &str) -> anyhow::Result<ExitCode> {
+pub(crate) fn print(text: &str) -> anyhow::Result<ExitCode> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
         _ => Ok(ExitCode::SUCCESS),

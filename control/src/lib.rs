@@ -4,6 +4,7 @@ mod breakdown;
 mod cli;
 pub mod client;
 mod demo;
+mod inject;
 pub mod ip;
 mod notify;
 pub mod protocol;

@@ -14,6 +14,7 @@ use uvti_core::reason::{LinkStats, Mib};
 use uvti_core::tables::{Op, Refusal};
 use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo};
 pub use uvti_dataplane::engine::Queue;
+use uvti_dataplane::inject::{Fault, Injected};
 
 /// Longest message, bytes.
 pub const MAX_MESSAGE: usize = 16 << 20;
@@ -60,6 +61,12 @@ pub enum Request {
         /// Its name, for error messages.
         file: String,
     },
+    /// Inject a fault. Answered by [`Response::Injected`].
+    Inject(Fault),
+    /// The faults in force. Answered by [`Response::Injected`].
+    Injected,
+    /// Take back the fault of this number, or all. Answered by [`Response::Cleared`].
+    InjectClear(Option<u32>),
 }
 
 /// The answer to a [`Request`].
@@ -96,6 +103,10 @@ pub enum Response {
     Check(CheckReport),
     /// To `Reload`.
     Reloaded(Reloaded),
+    /// To `Inject` and `Injected`.
+    Injected(Vec<Injected>),
+    /// To `InjectClear`: what was done, a line a fault.
+    Cleared(Vec<String>),
     /// The request was not understood or could not be answered.
     Error(String),
 }

@@ -20,6 +20,7 @@ use uvti_core::tables::Op;
 use uvti_dataplane::account::DEFAULT_ROWS;
 use uvti_dataplane::engine::{Config, Engine, SystemHost};
 use uvti_dataplane::host::netlink::Events;
+use uvti_dataplane::inject::{Hooks, Injector};
 use uvti_dataplane::io::Underlay;
 use uvti_dataplane::io::underlay::SocketUnderlay;
 use uvti_dataplane::worker::tamper::Tamper;
@@ -46,6 +47,9 @@ pub(crate) struct Args {
     /// as `other`.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_ROWS as u32, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     attribution_rows: u32,
+    /// Let `uvti inject` plant faults in this dataplane, for labs. Without it nothing of that is on a packet's way.
+    #[arg(long)]
+    allow_inject: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -83,8 +87,8 @@ pub(crate) fn run<T: Tamper>(
     }?;
     let text = args.batch.as_deref().map(read).transpose()?;
     let events = Events::subscribe().context("cannot follow the host's routes")?;
-    let engine = start(args, tamper)?;
-    let service = Arc::new(Service(engine.clone()));
+    let (engine, injector) = start(args, tamper)?;
+    let service = Arc::new(Service(engine.clone(), injector));
     if let (Some(file), Some(text)) = (&args.batch, &text)
         && let Err(code) = load(&service, &file.display().to_string(), text)
     {
@@ -97,7 +101,7 @@ pub(crate) fn run<T: Tamper>(
     Ok(ExitCode::SUCCESS)
 }
 
-fn start<T: Tamper>(args: &Args, tamper: fn() -> T) -> anyhow::Result<Arc<Engine>> {
+fn start<T: Tamper>(args: &Args, tamper: fn() -> T) -> anyhow::Result<(Arc<Engine>, Option<Injector>)> {
     let workers = args.workers.unwrap_or_else(|| {
         thread::available_parallelism().map_or(1, |n| n.get().min(usize::from(u16::MAX)) as u16)
     });
@@ -110,7 +114,16 @@ fn start<T: Tamper>(args: &Args, tamper: fn() -> T) -> anyhow::Result<Arc<Engine
         .context("cannot open raw sockets: root or CAP_NET_RAW is needed")?;
     let config =
         Config { workers, keep_devices: args.keep_devices, attribution_rows: args.attribution_rows as usize };
-    Ok(Engine::start(config, Box::new(host), underlays, tamper)?)
+    let host = Box::new(host);
+    if !args.allow_inject {
+        return Ok((Engine::start(config, host, underlays, tamper)?, None));
+    }
+    tracing::warn!("--allow-inject: whoever may use the control socket may damage packets and tables");
+    let mut hooks = Hooks::default();
+    let underlays = underlays.into_iter().map(|underlay| hooks.underlay(underlay)).collect();
+    let engine = Engine::start(config, hooks.host(host), underlays, tamper)?;
+    let injector = hooks.injector(engine.clone());
+    Ok((engine, Some(injector)))
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {

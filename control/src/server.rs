@@ -17,6 +17,7 @@ use uvti_core::device::LinkInfo;
 use uvti_core::reason::Mib;
 use uvti_core::tables::Op;
 use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo};
+use uvti_dataplane::inject::{InjectError, Injector};
 
 /// Most clients served at once; one more is told to come back.
 pub const MAX_CLIENTS: usize = 64;
@@ -56,6 +57,10 @@ pub trait Dataplane: Send + Sync {
     fn refresh(&self);
     /// Replaces the configuration by that of a batch file.
     fn reload(&self, text: &str, file: &str) -> Reloaded;
+    /// What injects faults, where it is allowed.
+    fn injector(&self) -> Option<&Injector> {
+        None
+    }
 }
 
 /// Why the socket could not be bound.
@@ -269,5 +274,20 @@ fn answer(dataplane: &dyn Dataplane, request: Request) -> Response {
         }
         Request::Check => Response::Check(dataplane.check()),
         Request::Reload { text, file } => Response::Reloaded(dataplane.reload(&text, &file)),
+        Request::Inject(_) | Request::Injected | Request::InjectClear(_) => match dataplane.injector() {
+            Some(injector) => faults(injector, request).unwrap_or_else(|e| Response::Error(e.to_string())),
+            None => Response::Error(NO_FAULTS.to_owned()),
+        },
     }
+}
+
+const NO_FAULTS: &str =
+    "this dataplane takes no faults: `uvti inject` needs one that was started by `uvti run --allow-inject`";
+
+fn faults(injector: &Injector, request: Request) -> Result<Response, InjectError> {
+    Ok(match request {
+        Request::Inject(fault) => Response::Injected(vec![injector.inject(fault)?]),
+        Request::InjectClear(number) => Response::Cleared(injector.clear(number)?),
+        _ => Response::Injected(injector.list()),
+    })
 }

@@ -14,6 +14,7 @@ use uvti_core::xfrm::{Action, Direction, PolicyId, PolicyInfo, SaId, StateInfo};
 use uvti_dataplane::account::Cells;
 use uvti_dataplane::engine::{Engine, Identity, Queue, Totals as EngineTotals};
 use uvti_dataplane::host::netlink::Netlink;
+use uvti_dataplane::inject::Injector;
 
 /// The names that a batch file may mention when it is applied here.
 pub(crate) struct Running<'a>(pub(crate) &'a [LinkInfo]);
@@ -29,7 +30,11 @@ impl Names for Running<'_> {
 }
 
 /// Answers the control socket's questions.
-pub(crate) struct Service(pub(crate) Arc<Engine>);
+pub(crate) struct Service(
+    pub(crate) Arc<Engine>,
+    /// Where faults are allowed.
+    pub(crate) Option<Injector>,
+);
 
 impl Service {
     /// Totals; none while a worker hangs, which `check` reports.
@@ -115,6 +120,10 @@ impl Dataplane for Service {
 
     fn refresh(&self) {
         self.0.refresh();
+    }
+
+    fn injector(&self) -> Option<&Injector> {
+        self.1.as_ref()
     }
 
     fn reload(&self, text: &str, file: &str) -> Reloaded {

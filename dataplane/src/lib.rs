@@ -2,11 +2,12 @@
 //!
 //! Bottom up: `sys` (the only unsafe that talks to the kernel), [`io`] (devices and sockets behind traits), [`host`]
 //! (netlink, namespaces, ICMP), [`account`] (counting), [`worker`] (the loop), [`engine`] (start, stop, apply: all
-//! that control talks to).
+//! that control talks to), [`inject`] (faults on purpose).
 
 pub mod account;
 pub mod engine;
 pub mod host;
+pub mod inject;
 pub mod io;
 mod sys;
 #[doc(hidden)]

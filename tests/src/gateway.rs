@@ -78,7 +78,7 @@ impl Gateway {
     }
 
     /// Runs one `ip` command and returns what it prints.
-    fn ask(&self, words: &[&str]) -> Result<String> {
+    pub fn ask(&self, words: &[&str]) -> Result<String> {
         match &self.engine {
             Engine::Kernel => self.namespace.command(Path::new("ip"), words, ""),
             Engine::Uvti { program, .. } => {
@@ -93,14 +93,21 @@ impl Gateway {
         link_counters(&text).with_context(|| format!("not the JSON of a link: {text}"))
     }
 
+    /// A file of `/proc/net`, as the VTI's engine has it.
+    pub fn proc_net(&self, file: &str) -> Result<String> {
+        match &self.engine {
+            Engine::Kernel => {
+                self.namespace.run(|| Ok(std::fs::read_to_string(format!("/proc/thread-self/net/{file}"))?))
+            }
+            Engine::Uvti { program, .. } => {
+                self.namespace.command(program, &["proc", &format!("net/{file}")], "")
+            }
+        }
+    }
+
     /// The counters of `/proc/net/xfrm_stat`.
     pub fn xfrm_stat(&self) -> Result<Counters> {
-        let text = match &self.engine {
-            Engine::Kernel => {
-                self.namespace.run(|| Ok(std::fs::read_to_string("/proc/thread-self/net/xfrm_stat")?))?
-            }
-            Engine::Uvti { program, .. } => self.namespace.command(program, &["xfrm_stat"], "")?,
-        };
+        let text = self.proc_net("xfrm_stat")?;
         xfrm_counters(&text).with_context(|| format!("not an xfrm_stat: {text}"))
     }
 

@@ -112,6 +112,7 @@ fn run_group(group: &str, setup: &Setup, results: &mut Results) -> Result<()> {
         }
         "drops-kernel" => drops::kernel(setup, results),
         "drops-uvti" => drops::kernel_and_uvti(setup, results),
+        "views" => drops::views::run(setup, results),
         unknown => bail!("there is no group {unknown}"),
     }
 }

@@ -3,6 +3,7 @@
 use super::execute::{Session, report};
 use super::lines::{self, Command as Written};
 use super::parse::{Command, Names, Options, parse};
+use super::system::Ended;
 use super::words::{Fail, begins};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -34,11 +35,12 @@ pub(super) fn run(file: &str, session: &mut Session<'_>, out: &mut dyn Write, er
         }
         let words: Vec<String> = command.words.iter().map(|w| w.text.clone()).collect();
         let ended = one(&words, session, out, err);
-        code = ended.code;
         if ended.at_once {
-            return code;
+            return ended.code;
         }
-        if code != 0 {
+        if ended.code != 0 {
+            // Whatever the command's own code is; later lines that succeed do not make up for it.
+            code = 1;
             let _ = out.flush();
             let _ = writeln!(err, "Command failed {file}:{}", command.number);
             if !session.options.force {
@@ -58,21 +60,13 @@ fn read(file: &str) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// How a line ended.
-struct Ended {
-    code: u8,
-    /// iproute2 leaves there and then, without a `Command failed`, even under `-force`.
-    at_once: bool,
-}
-
 fn one(words: &[String], session: &mut Session<'_>, out: &mut dyn Write, err: &mut dyn Write) -> Ended {
     let result = match unknown_object(words) {
         Some(fail) => Err(fail),
         None => session.command(words, out, err),
     };
     match result {
-        // The system's `ip` ends with 255 where it does not like a word, and would leave the batch too.
-        Ok(code) => Ended { code, at_once: code == 255 },
+        Ok(code) => Ended { code, at_once: false },
         Err(fail) => Ended { code: report(&fail, err), at_once: leaves(words, &fail) },
     }
 }
@@ -81,10 +75,12 @@ fn one(words: &[String], session: &mut Session<'_>, out: &mut dyn Write, err: &m
 /// for words that it does not like, but not for devices that are missing and for what a kernel refused.
 fn leaves(words: &[String], fail: &Fail) -> bool {
     let object = words.first().map_or("", String::as_str);
-    if !object.is_empty() && begins(object, "xfrm") {
+    // Without a text it is the system's `ip` that has said all and left.
+    if fail.text.is_empty() || !object.is_empty() && begins(object, "xfrm") {
         return true;
     }
-    let returned = ["Cannot find device", "Failed to get", "add tunnel", "delete tunnel", "Object "];
+    let returned =
+        ["Cannot find device", "Failed to get", "add tunnel", "delete tunnel", "Object ", "ttl != 0"];
     !(fail.code == 2 || returned.iter().any(|text| fail.text.starts_with(text)))
 }
 

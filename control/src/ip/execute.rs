@@ -82,9 +82,9 @@ impl<'a> Session<'a> {
         };
         match parsed {
             Command::System(words) => {
-                let code = self.pass(&words, out, err);
+                let code = self.system_line(&words, out, err);
                 self.refresh();
-                Ok(code)
+                code
             }
             Command::Apply(change) => self.apply(change, out, err),
             Command::StateList { which, nokeys } => {
@@ -136,6 +136,19 @@ impl<'a> Session<'a> {
         self.system.pass(&self.with_options(words), out, err)
     }
 
+    /// Hands a command to the system's `ip` that changes something; in a batch as a line of one.
+    fn system_line(&self, words: &[String], out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, Fail> {
+        if self.options.batch.is_none() {
+            return Ok(self.pass(words, out, err));
+        }
+        let ended = self.system.line(&self.options.words, words, out, err);
+        match ended.at_once {
+            // All was said.
+            true => Err(Fail { text: String::new(), code: ended.code, word: None }),
+            false => Ok(ended.code),
+        }
+    }
+
     /// What the system's `ip` changed holds for the dataplane when the command returns, not an event later.
     fn refresh(&mut self) {
         // Where no dataplane runs there is nothing to tell.
@@ -171,7 +184,7 @@ impl<'a> Session<'a> {
             refused.map_err(|rejected| refusal(&change, &rejected))?;
         }
         for words in &change.then {
-            let code = self.pass(words, out, err);
+            let code = self.system_line(words, out, err)?;
             if code != 0 {
                 return Ok(code);
             }

@@ -3,7 +3,8 @@
 use super::execute::{Session, of_client, print};
 use super::merge::{self, Ours};
 use super::names;
-use super::show;
+use super::parse::names_mode;
+use super::show::{self, link::HostDetail};
 use super::system::Output;
 use super::words::Fail;
 use serde_json::Value;
@@ -58,10 +59,12 @@ fn merged(session: &Session<'_>, which: &Which, links: &[LinkInfo], system: &Out
     let options = session.options;
     let style =
         show::link::Style { stats: options.stats, details: options.details, oneline: options.oneline };
+    let told = host_details(session, which);
+    let host = |link: &LinkInfo| host_detail(&told, link);
     if !options.json {
         let text = |link: &LinkInfo| match options.brief {
             true => show::link::brief(link),
-            false => show::link::text(link, style),
+            false => show::link::text(link, &host(link), style),
         };
         let ours = ours(which, links, text);
         return Ok(if options.brief {
@@ -72,12 +75,29 @@ fn merged(session: &Session<'_>, which: &Which, links: &[LinkInfo], system: &Out
     }
     let value = |link: &LinkInfo| match options.brief {
         true => show::link::brief_value(link),
-        false => show::link::value(link, style),
+        false => show::link::value(link, &host(link), style),
     };
     let all = merge::json(&system.out, &ours(which, links, value))
         .ok_or_else(|| Fail::plain("uvti: the system's `ip -json link show` printed no JSON\n"))?;
     let all = Value::Array(all);
     Ok(if options.pretty { merge::pretty(&all) } else { all.to_string() } + "\n")
+}
+
+/// What the system knows of the TUNs, in whatever namespace they are: asked once, by `-d` alone.
+fn host_details(session: &Session<'_>, which: &Which) -> Vec<Value> {
+    if !session.options.details || session.options.brief {
+        return Vec::new();
+    }
+    let named = which.name.iter().flat_map(|name| ["dev".to_owned(), name.clone()]);
+    let words: Vec<String> = ["-json", "link", "show"].map(str::to_owned).into_iter().chain(named).collect();
+    let told = session.system.capture(&session.with_options(&words));
+    told.and_then(|told| serde_json::from_str(&told.out).ok()).unwrap_or_default()
+}
+
+fn host_detail(told: &[Value], link: &LinkInfo) -> HostDetail {
+    let name = link.spec.name.as_str();
+    let tun = told.iter().find(|tun| tun["ifname"] == name);
+    HostDetail { addr_gen_mode: tun.and_then(|t| t["inet6_addr_gen_mode"].as_str()).map(str::to_owned) }
 }
 
 fn ours<T>(which: &Which, links: &[LinkInfo], show: impl Fn(&LinkInfo) -> T) -> Vec<Ours<T>> {
@@ -98,7 +118,10 @@ pub(super) fn tunnels(
     err: &mut dyn Write,
 ) -> Result<u8, Fail> {
     let mut links = names::links(session).map_err(|e| of_client(&e))?;
-    let (kind, stats) = (session.tunnel_kind(), session.options.stats > 0);
+    let kind = session.tunnel_kind();
+    // iproute2 asks for a tunnel of known mode alone, and then shows no counters; a name may tell the mode.
+    let alone = name.is_some_and(|n| words.iter().any(|w| w == "mode") || names_mode(n));
+    let stats = session.options.stats > 0 && !alone;
     links.retain(|l| l.spec.kind == kind && name.is_none_or(|n| n == l.spec.name));
     let shown = links.iter().map(|l| show::tunnel::tunnel(l, stats));
     if links.is_empty() {

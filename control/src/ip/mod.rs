@@ -4,15 +4,18 @@
 
 pub mod batch;
 pub mod difference;
+mod dsfield;
 mod execute;
 mod lines;
 mod listing;
 mod merge;
 mod names;
 pub mod parse;
+pub mod save;
 pub mod show;
 pub mod system;
 mod words;
 
 pub use execute::{run, run_with};
 pub use words::Fail;
+pub(crate) use words::number;

@@ -18,10 +18,24 @@ pub struct Output {
     pub err: String,
 }
 
+/// How a line of a batch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Exit code.
+    pub code: u8,
+    /// iproute2 leaves there and then, without a `Command failed`, even under `-force`.
+    pub at_once: bool,
+}
+
 /// Runs commands of the system's `ip`; the words are everything behind `ip`.
 pub trait System {
     /// Runs one whose output goes where ours goes; returns its exit code.
     fn pass(&self, words: &[String], out: &mut dyn Write, err: &mut dyn Write) -> u8;
+    /// The same as a line of a batch, which ends otherwise than a command of its own.
+    fn line(&self, options: &[String], words: &[String], out: &mut dyn Write, err: &mut dyn Write) -> Ended {
+        let code = self.pass(&[options, words].concat(), out, err);
+        Ended { code, at_once: code == 255 }
+    }
     /// Runs one whose output we need; `None` when no `ip` is installed.
     fn capture(&self, words: &[String]) -> Option<Output>;
     /// Whether the calling thread's network namespace has a device of this name.
@@ -43,6 +57,20 @@ impl System for Installed {
         }
     }
 
+    /// Only iproute2 knows which of its errors end a batch at once: it gets the line as a batch of its own, and says.
+    fn line(&self, options: &[String], words: &[String], out: &mut dyn Write, err: &mut dyn Write) -> Ended {
+        let _ = out.flush();
+        let ran = match one_line_batch(options, words) {
+            Ok(ran) => ran,
+            Err(error) => return Ended { code: missing(words, &error, err), at_once: false },
+        };
+        let said = String::from_utf8_lossy(&ran.stderr);
+        let goes_on = said.strip_suffix("Command failed -:1\n");
+        let _ = err.write_all(goes_on.unwrap_or(&said).as_bytes());
+        let code = code(ran.status);
+        Ended { code, at_once: code != 0 && goes_on.is_none() }
+    }
+
     fn capture(&self, words: &[String]) -> Option<Output> {
         let output = Command::new("ip").args(words).stdin(Stdio::null()).output().ok()?;
         Some(Output {
@@ -55,6 +83,31 @@ impl System for Installed {
     fn device(&self, name: &str) -> bool {
         use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
         socket(AddressFamily::INET, SocketType::DGRAM, None).and_then(|any| name_to_index(any, name)).is_ok()
+    }
+}
+
+fn one_line_batch(options: &[String], words: &[String]) -> std::io::Result<std::process::Output> {
+    let line: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    let mut child = Command::new("ip")
+        .args(options)
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::inherit())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that does not read has ended: its status tells.
+        let _ = stdin.write_all((line.join(" ") + "\n").as_bytes());
+    }
+    child.wait_with_output()
+}
+
+/// A word as a batch file has it. One with both quotes in it has no blank, or no batch file could have brought it.
+fn quoted(word: &str) -> String {
+    match (word.contains('\''), word.contains('"')) {
+        (false, _) => format!("'{word}'"),
+        (true, false) => format!("\"{word}\""),
+        (true, true) => word.to_owned(),
     }
 }
 

@@ -4,3 +4,4 @@ mod lab;
 mod replay;
 mod robust;
 mod samples;
+mod save;

@@ -15,7 +15,7 @@ use uvti_core::xfrm::{
     Template,
 };
 
-struct Anything;
+pub(crate) struct Anything;
 
 impl Names for Anything {
     fn device(&self, name: &str) -> bool {
@@ -58,7 +58,7 @@ fn some_words() -> impl Strategy<Value = Vec<String>> {
     proptest::collection::vec(word, 0..16)
 }
 
-fn net(family: Family) -> impl Strategy<Value = ipnet::IpNet> {
+pub(crate) fn net(family: Family) -> impl Strategy<Value = ipnet::IpNet> {
     (any::<u128>(), any::<u8>()).prop_map(move |(bits, len)| match family {
         Family::V4 => ipnet::IpNet::new(IpAddr::V4((bits as u32).into()), len % 33).unwrap(),
         Family::V6 => ipnet::IpNet::new(IpAddr::V6(bits.into()), len % 129).unwrap(),
@@ -97,7 +97,7 @@ fn selector() -> impl Strategy<Value = Selector> {
     })
 }
 
-fn mark() -> impl Strategy<Value = Mark> {
+pub(crate) fn mark() -> impl Strategy<Value = Mark> {
     prop_oneof![
         Just(Mark::default()),
         any::<(u32, u32)>().prop_map(|(value, mask)| Mark { value: value & mask, mask }),
@@ -108,7 +108,7 @@ fn ends() -> impl Strategy<Value = (IpAddr, IpAddr)> {
     (family().prop_flat_map(|f| (net(f), net(f)))).prop_map(|(src, dst)| (src.addr(), dst.addr()))
 }
 
-fn policy() -> impl Strategy<Value = PolicySpec> {
+pub(crate) fn policy() -> impl Strategy<Value = PolicySpec> {
     let template =
         (ends(), any::<u32>(), any::<u32>(), any::<bool>()).prop_map(|((src, dst), spi, reqid, use_)| {
             let level = if use_ { Level::Use } else { Level::Required };
@@ -131,7 +131,7 @@ fn policy() -> impl Strategy<Value = PolicySpec> {
     )
 }
 
-fn state() -> impl Strategy<Value = StateSpec> {
+pub(crate) fn state() -> impl Strategy<Value = StateSpec> {
     let key = proptest::collection::vec(any::<u8>(), 1..40);
     (ends(), any::<(u32, u32, u32)>(), mark(), 0..=32u32, any::<u8>(), key, selector()).prop_map(
         |((src, dst), (spi, reqid, if_id), mark, window, flags, key, sel)| {

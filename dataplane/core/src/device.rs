@@ -45,6 +45,24 @@ pub struct LinkSpec {
     pub fwmark: u32,
     /// `mtu N`; otherwise derived from the route to the remote when it is created.
     pub mtu: Option<u32>,
+    /// What `ip tunnel` sets besides.
+    pub header: TunnelHeader,
+}
+
+/// What `ip tunnel` sets of an outer header. A VTI keeps and shows it, and sends by it nothing: its outer header is the
+/// SA's.
+///
+/// kernel: net/ipv4/ip_vti.c vti_xmit() hands the packet to dst_output(); no tunnel header is built
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelHeader {
+    /// The device was added by `ip tunnel add`, not `ip link add`.
+    pub by_ioctl: bool,
+    /// `ttl N`; 0 is inherit.
+    pub ttl: u8,
+    /// `tos`; its lowest bit is inherit.
+    pub tos: u8,
+    /// `pmtudisc`.
+    pub df: bool,
 }
 
 /// A running VTI, as shown.

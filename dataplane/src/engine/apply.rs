@@ -5,7 +5,6 @@ use super::{Engine, State};
 use crate::worker::Message;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use uvti_core::device::{Device, DeviceId, LinkKind, LinkSpec};
 use uvti_core::route::RouteKey;
 use uvti_core::tables::{Context, Errno, Op, Refusal, Snapshot};
@@ -14,6 +13,7 @@ use uvti_core::xfrm::{EncapKind, Sa, StateSpec};
 
 /// A transaction on its way: the next tables, and what goes with them.
 struct Draft {
+    now: u64,
     tables: Snapshot,
     created: Vec<(DeviceId, Created)>,
     removed: Vec<DeviceId>,
@@ -23,8 +23,8 @@ impl Engine {
     /// Applies all of `ops`, in order, or nothing; says which one was refused, and why.
     pub fn apply(&self, ops: &[Op]) -> Result<(), (usize, Refusal)> {
         let mut state = self.lock();
-        let mut draft =
-            Draft { tables: (*self.tables.load_full()).clone(), created: Vec::new(), removed: Vec::new() };
+        let tables = (*self.tables.load_full()).clone();
+        let mut draft = Draft { now: self.now(), tables, created: Vec::new(), removed: Vec::new() };
         for (i, op) in ops.iter().enumerate() {
             if let Err(refusal) = self.draft(&mut state, &mut draft, op) {
                 for (_, created) in draft.created {
@@ -175,7 +175,7 @@ impl Engine {
 
 fn apply(state: &mut State, draft: &mut Draft, op: &Op) -> Result<(), Refusal> {
     let host = &mut state.host;
-    draft.tables.apply(op, &mut Context { now: seconds(), random: &mut || host.random() })
+    draft.tables.apply(op, &mut Context { now: draft.now, random: &mut || host.random() })
 }
 
 /// Endpoints, keys and MTU of a device that stays.
@@ -249,8 +249,4 @@ fn default_mtu(host: &mut dyn Host, spec: &LinkSpec) -> u32 {
         // Without a route: an Ethernet's, less the longest link header of the kernel's build.
         LinkKind::Vti6 => path.map_or(1428, |mtu| mtu.saturating_sub(40).max(1280 - 40)),
     }
-}
-
-pub(super) fn seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }

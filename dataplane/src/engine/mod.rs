@@ -8,7 +8,7 @@ mod system;
 mod upkeep;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use check::{Identity, Place};
 pub use host::{Created, DeviceLosses, Host, HostDevice, LinkState};
@@ -25,7 +25,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use uvti_core::device::{DeviceId, LinkInfo};
@@ -52,6 +52,8 @@ pub struct Engine {
     workers: Vec<Handle>,
     state: Mutex<State>,
     stopping: AtomicBool,
+    /// Seconds by which our clock is ahead of the host's; 0 unless a fault was injected.
+    ahead: AtomicU64,
     events: Receiver<Event>,
 }
 
@@ -172,6 +174,7 @@ impl Engine {
             workers: handles,
             state: Mutex::new(state),
             stopping: AtomicBool::new(false),
+            ahead: AtomicU64::new(0),
             events,
         }))
     }
@@ -225,6 +228,17 @@ impl Engine {
                 })
             })
             .collect())
+    }
+
+    /// Sets our clock, by which SAs age, so many seconds ahead of the host's.
+    pub fn set_clock_ahead(&self, seconds: u64) {
+        self.ahead.store(seconds, Ordering::Relaxed);
+        self.workers.iter().for_each(|w| w.tell(Message::ClockAhead(seconds)));
+    }
+
+    /// Seconds since the Unix epoch, by our clock.
+    fn now(&self) -> u64 {
+        crate::worker::seconds().saturating_add(self.ahead.load(Ordering::Relaxed))
     }
 
     /// Ends the workers, and removes the devices unless they are to be kept. Calling it again does nothing.

@@ -15,11 +15,11 @@ use uvti_core::tables::{Errno, Op, Refusal};
 use uvti_core::vti::{TxSlot, icmp};
 use uvti_core::xfrm::*;
 
-type Tuns = Arc<Mutex<Vec<MemoryTun>>>;
+pub(crate) type Tuns = Arc<Mutex<Vec<MemoryTun>>>;
 
-struct MemoryHost {
-    tuns: Tuns,
-    icmp: Sender<icmp::Message>,
+pub(crate) struct MemoryHost {
+    pub(crate) tuns: Tuns,
+    pub(crate) icmp: Sender<icmp::Message>,
 }
 
 struct Nothing;
@@ -81,10 +81,10 @@ fn lab<T: Tamper>(workers: u16, tamper: impl Fn() -> T) -> Lab {
     Lab { engine, tuns, net, icmp }
 }
 
-const LOCAL: &str = "198.51.100.1";
-const REMOTE: &str = "198.51.100.2";
+pub(crate) const LOCAL: &str = "198.51.100.1";
+pub(crate) const REMOTE: &str = "198.51.100.2";
 
-fn link() -> LinkSpec {
+pub(crate) fn link() -> LinkSpec {
     LinkSpec {
         name: "vti0".into(),
         kind: LinkKind::Vti,
@@ -95,10 +95,11 @@ fn link() -> LinkSpec {
         dev: None,
         fwmark: 0,
         mtu: None,
+        header: Default::default(),
     }
 }
 
-fn sa(src: &str, dst: &str, spi: u32) -> StateSpec {
+pub(crate) fn sa(src: &str, dst: &str, spi: u32) -> StateSpec {
     let key = Key::new((0..20).collect());
     let aead = Some(AlgAead { name: "rfc4106(gcm(aes))".into(), key, icv_bits: 128 });
     let algs = Algorithms { aead, ..Algorithms::default() };
@@ -138,7 +139,7 @@ fn policy(dir: Direction, src: &str, dst: &str, reqid: u32, inner: &str) -> Poli
 }
 
 /// A tunnel with `n` SAs each way: SA *i* for the inner net 10.2.*i*.0/24.
-fn tunnel(n: u32) -> Vec<Op> {
+pub(crate) fn tunnel(n: u32) -> Vec<Op> {
     let mut ops = vec![Op::LinkAdd(link())];
     for i in 0..n {
         let inner = format!("10.2.{i}.0/24");
@@ -156,7 +157,7 @@ fn drops(engine: &Engine) -> Vec<(Reason, u64)> {
     Reason::ALL.iter().map(|r| (*r, all.dropped(*r))).filter(|(_, n)| *n > 0).collect()
 }
 
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < Duration::from_secs(20), "timed out: {what}");
@@ -168,7 +169,7 @@ fn tx_in(engine: &Engine) -> u64 {
     engine.totals().unwrap().all.of(Way::Tx, crate::account::Count::In)
 }
 
-fn dropped(engine: &Engine, reason: Reason) -> u64 {
+pub(crate) fn dropped(engine: &Engine, reason: Reason) -> u64 {
     engine.totals().unwrap().all.dropped(reason)
 }
 

@@ -1,7 +1,6 @@
 //! What happens besides packets: ICMP errors, expiries, the host's changes.
 
 use super::Engine;
-use super::apply::seconds;
 use crate::worker::Event;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,7 +64,7 @@ impl Engine {
 
     /// SAs whose time is over. They are dead for the next packet already.
     fn outlived(&self) -> Vec<Arc<Sa>> {
-        let now = seconds();
+        let now = self.now();
         let tables = self.tables.load();
         let timed =
             |sa: &&Arc<Sa>| sa.spec.limits.hard_add_seconds != 0 || sa.spec.limits.hard_use_seconds != 0;

@@ -57,6 +57,8 @@ pub(crate) enum Message {
     RemovePort(DeviceId),
     /// UDP ports to receive on; answered by those that could not be bound.
     UdpPorts(Vec<u16>, Sender<Vec<(u16, io::Error)>>),
+    /// Seconds by which the clock is ahead of the host's.
+    ClockAhead(u64),
     /// End the thread.
     Stop,
 }
@@ -119,6 +121,8 @@ pub(crate) struct Worker<T, A> {
     scratch: Scratch,
     /// Packets that other workers had no room for: nothing more is read until they have gone.
     pending: Vec<Pending>,
+    /// Seconds by which the clock is ahead of the host's.
+    ahead: u64,
     stop: bool,
 }
 
@@ -180,6 +184,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             told: told::Told::default(),
             scratch,
             pending: Vec::new(),
+            ahead: 0,
             stop: false,
         };
         worker.watch()?;
@@ -195,7 +200,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             let tables = self.tables.load();
             self.transmitter.follow(tables);
             self.opener.follow(tables);
-            let now = seconds();
+            let now = seconds().saturating_add(self.ahead);
             busy |= self.take_hops(now);
             busy |= self.send_pending();
             if self.wait(busy).is_err() {
@@ -266,6 +271,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                     let failed = self.underlay.set_udp_ports(&ports);
                     let _ = answer.send(failed);
                 }
+                Message::ClockAhead(seconds) => self.ahead = seconds,
                 Message::Stop => self.stop = true,
             }
         }
@@ -429,6 +435,6 @@ impl<T: Tamper, A: Account> Worker<T, A> {
 }
 
 /// Seconds since the Unix epoch; once a round, not once a packet.
-fn seconds() -> u64 {
+pub(crate) fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }

@@ -136,6 +136,11 @@ impl Lab {
         wait::until(LIMIT, counted).unwrap_or(Ok(()))
     }
 
+    /// Changes the configuration on the way, and asks for views.
+    pub(super) fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
     fn esp(&self, spi: u32, sequence: u32, fault: &Fault) -> Vec<u8> {
         let inner = Ipv4::new(SERVER, CLIENT, UDP).packet(&udp(SERVER, CLIENT, (4000, 5000), &[0; 72]));
         let mut packet = self.key.seal(spi, sequence, &inner, 4);

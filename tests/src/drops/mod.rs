@@ -5,6 +5,7 @@
 
 mod lab;
 mod scenarios;
+pub mod views;
 
 use crate::gateway::Engine;
 use crate::golden::{Recorded, recorded};

@@ -115,6 +115,7 @@ fn link(name: u8, key: u32) -> LinkSpec {
         dev: None,
         fwmark: 0,
         mtu: None,
+        header: Default::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Asker, Change, Command, Names};
 use crate::ip::parse::fields::unspecified;
 use crate::ip::words::{Fail, Words, address, begins, number, tunnel_key};
-use uvti_core::device::{LinkKind, LinkSpec};
+use uvti_core::device::{LinkKind, LinkSpec, TunnelHeader};
 use uvti_core::tables::{Errno, Op, Refusal};
 use uvti_core::xfrm::Family;
 
@@ -53,7 +53,19 @@ fn find(words: &[String], names: &dyn Names) -> Option<LinkSpec> {
 /// A device without options.
 pub(super) fn blank(name: String, kind: LinkKind) -> LinkSpec {
     let any = unspecified(family_of(kind));
-    LinkSpec { name, kind, local: any, remote: any, ikey: 0, okey: 0, dev: None, fwmark: 0, mtu: None }
+    let header = TunnelHeader::default();
+    LinkSpec {
+        name,
+        kind,
+        local: any,
+        remote: any,
+        ikey: 0,
+        okey: 0,
+        dev: None,
+        fwmark: 0,
+        mtu: None,
+        header,
+    }
 }
 
 pub(super) const fn family_of(kind: LinkKind) -> Family {
@@ -208,6 +220,8 @@ fn change_of(kind: LinkKind, words: &[String], names: &dyn Names) -> Result<Comm
         _ => return Err(Fail::plain("Failed to get existing tunnel info.\n")),
     };
     spec.mtu = generic.mtu.or(spec.mtu);
+    // kernel: net/ipv4/ip_vti.c vti_changelink() starts from empty parameters
+    spec.header = TunnelHeader { by_ioctl: spec.header.by_ioctl, ..TunnelHeader::default() };
     options(&mut rest, &mut spec, names)?;
     let then = generic.then.into_iter().map(|set| set_words(&name, set)).collect();
     Ok(Command::Apply(Change { ops: vec![Op::LinkChange(spec)], asker: Asker::Netlink, then }))

@@ -13,6 +13,7 @@ pub(crate) use policy::FLAGS as POLICY_FLAGS;
 pub use policy::PolicyMatch;
 pub(crate) use selector::protocol_name;
 pub(crate) use state::{EXTRA_FLAGS, FLAGS as STATE_FLAGS};
+pub(crate) use tunnel::names_mode;
 
 use super::words::{Fail, Words, begins};
 use uvti_core::device::LinkSpec;

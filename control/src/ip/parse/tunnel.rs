@@ -3,8 +3,9 @@
 use super::fields::unspecified;
 use super::link::{MAX_NAME, blank, family_of, keys, kind_of};
 use super::{Asker, Change, Command, Names};
+use crate::ip::dsfield;
 use crate::ip::words::{Fail, Words, address, begins, number};
-use uvti_core::device::{LinkKind, LinkSpec};
+use uvti_core::device::{LinkKind, LinkSpec, TunnelHeader};
 use uvti_core::tables::Op;
 use uvti_core::xfrm::Family;
 
@@ -27,7 +28,7 @@ pub(super) fn parse(
     let rest = &words[1..];
     let is = |whole: &str| begins(verb, whole);
     let command = if is("add") {
-        add(rest, names)
+        add(rest, family, names)
     } else if is("change") {
         change(rest, names)
     } else if is("delete") {
@@ -58,14 +59,24 @@ fn own_name(words: &[String]) -> Option<&str> {
     None
 }
 
-fn mode_of(words: &[String]) -> Option<LinkKind> {
-    let at = words.iter().position(|w| w == "mode")?;
-    kind_of(words.get(at + 1)?)
+/// The kind by `mode`; without one, `vti` is meant by a name that begins so.
+fn mode_of(words: &[String], family: Option<Family>) -> Option<LinkKind> {
+    match words.iter().position(|w| w == "mode") {
+        Some(at) => kind_of(words.get(at + 1)?),
+        None if family == Some(Family::V6) => None,
+        None => own_name(words).is_some_and(names_mode).then_some(LinkKind::Vti),
+    }
 }
 
-fn add(words: &[String], names: &dyn Names) -> Result<Option<Command>, Fail> {
-    let Some(kind) = mode_of(words) else { return Ok(None) };
+/// Whether iproute2 takes the name of a tunnel for its mode.
+pub(crate) fn names_mode(name: &str) -> bool {
+    name.starts_with("vti")
+}
+
+fn add(words: &[String], family: Option<Family>, names: &dyn Names) -> Result<Option<Command>, Fail> {
+    let Some(kind) = mode_of(words, family) else { return Ok(None) };
     let mut spec = blank(String::new(), kind);
+    spec.header = TunnelHeader { by_ioctl: true, df: true, ..TunnelHeader::default() };
     arguments(words, &mut spec, names)?;
     if spec.name.is_empty() {
         spec.name = names.free_name(kind.name());
@@ -79,10 +90,7 @@ fn change(words: &[String], names: &dyn Names) -> Result<Option<Command>, Fail> 
     Ok(Some(Change::one(Op::LinkChange(spec), Asker::Tunnel)))
 }
 
-/// All arguments. `ttl`, `tos` and `[no]pmtudisc` are checked and have no effect, as with a kernel VTI: its
-/// outer header is the SA's.
-///
-/// kernel: net/ipv4/ip_vti.c vti_xmit() hands the packet to dst_output(); no tunnel header is built
+/// All arguments. `ttl inherit` leaves a ttl that was set before, as iproute2 does.
 fn arguments(words: &[String], spec: &mut LinkSpec, names: &dyn Names) -> Result<(), Fail> {
     let family = family_of(spec.kind);
     let mut named = false;
@@ -112,14 +120,18 @@ fn arguments(words: &[String], spec: &mut LinkSpec, names: &dyn Names) -> Result
             }
             "ttl" | "hoplimit" | "hlim" => {
                 let ttl = words.need()?;
-                if ttl != "inherit" && number::<u8>(ttl).is_none() {
-                    return Err(words.wrong("invalid TTL\n"));
+                if ttl != "inherit" {
+                    spec.header.ttl = number(ttl).ok_or_else(|| words.wrong("invalid TTL\n"))?;
                 }
             }
             "tos" | "tclass" | "tc" | "dsfield" => {
-                words.need()?;
+                let tos = words.need()?;
+                spec.header.tos = dsfield::parse(tos).ok_or_else(|| {
+                    let shown = tos.split('/').next().unwrap_or(tos);
+                    words.say(format!("Error: argument \"{shown}\" is wrong: bad TOS value\n"), 255)
+                })?;
             }
-            "pmtudisc" | "nopmtudisc" => {}
+            "pmtudisc" | "nopmtudisc" => spec.header.df = word == "pmtudisc",
             "iseq" | "oseq" | "seq" | "icsum" | "ocsum" | "csum" | "external" | "fwmark" => {
                 return Err(words.unsupported());
             }
@@ -135,6 +147,9 @@ fn arguments(words: &[String], spec: &mut LinkSpec, names: &dyn Names) -> Result
                 spec.name = name.to_owned();
             }
         }
+    }
+    if spec.kind == LinkKind::Vti && spec.header.ttl != 0 && !spec.header.df {
+        return Err(Fail::plain("ttl != 0 and nopmtudisc are incompatible\n"));
     }
     Ok(())
 }

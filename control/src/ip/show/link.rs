@@ -16,6 +16,13 @@ pub struct Style {
     pub oneline: bool,
 }
 
+/// What the host has of the TUN behind a device, and `-d` shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostDetail {
+    /// `addrgenmode`; none without IPv6.
+    pub addr_gen_mode: Option<String>,
+}
+
 /// What the kernel derives from how a VTI is configured.
 struct Facts {
     flags: Vec<&'static str>,
@@ -41,8 +48,8 @@ impl Facts {
         let (qdisc, operstate) = if link.up { ("noqueue", "UNKNOWN") } else { ("noop", "DOWN") };
         // kernel: net/ipv4/ip_vti.c vti_tunnel_init(), net/ipv6/ip6_vti.c vti6_dev_setup()
         let (link_type, mtu_bounds) = match spec.kind {
-            LinkKind::Vti if point_to_point => ("ipip", (0, 0)),
-            LinkKind::Vti => ("ipip", (68, 65515)),
+            LinkKind::Vti if spec.header.by_ioctl => ("ipip", (68, 65515)),
+            LinkKind::Vti => ("ipip", (0, 0)),
             LinkKind::Vti6 => ("tunnel6", (68, 65495)),
         };
         Self { flags, point_to_point, qdisc, operstate, link_type, mtu_bounds }
@@ -59,7 +66,7 @@ const OFFLOADS: [(&str, &str, u32); 6] = [
 ];
 
 /// One device as text.
-pub fn text(link: &LinkInfo, style: Style) -> String {
+pub fn text(link: &LinkInfo, host: &HostDetail, style: Style) -> String {
     let (spec, facts) = (&link.spec, Facts::of(link));
     let mut lines = vec![format!(
         "{}: {}@{}: <{}> mtu {} qdisc {} state {} mode DEFAULT group default qlen {}",
@@ -80,7 +87,7 @@ pub fn text(link: &LinkInfo, style: Style) -> String {
     }
     lines.push(second);
     if style.details {
-        lines.push(detail(spec));
+        lines.push(detail(spec, host));
     }
     if style.stats > 0 {
         lines.extend(stats(link, style.stats > 1));
@@ -102,7 +109,7 @@ pub fn brief_value(link: &LinkInfo) -> Value {
         "flags": facts.flags })
 }
 
-fn detail(spec: &LinkSpec) -> String {
+fn detail(spec: &LinkSpec, host: &HostDetail) -> String {
     let name = |a: IpAddr| match a.is_unspecified() && spec.kind == LinkKind::Vti {
         true => "any".to_owned(),
         false => a.to_string(),
@@ -120,7 +127,9 @@ fn detail(spec: &LinkSpec) -> String {
     if spec.fwmark != 0 {
         let _ = write!(out, "fwmark {:#x} ", spec.fwmark);
     }
-    out.push_str("addrgenmode none ");
+    if let Some(mode) = &host.addr_gen_mode {
+        let _ = write!(out, "addrgenmode {mode} ");
+    }
     for (word, _, value) in OFFLOADS {
         let _ = write!(out, "{word} {value} ");
     }
@@ -188,7 +197,7 @@ fn stats(link: &LinkInfo, errors: bool) -> Vec<String> {
 }
 
 /// One device as an element of iproute2's JSON array, keys in its order.
-pub fn value(link: &LinkInfo, style: Style) -> Value {
+pub fn value(link: &LinkInfo, host: &HostDetail, style: Style) -> Value {
     let (spec, facts) = (&link.spec, Facts::of(link));
     let mut map = Map::new();
     let mut put = |key: &str, value: Value| drop(map.insert(key.to_owned(), value));
@@ -214,7 +223,9 @@ pub fn value(link: &LinkInfo, style: Style) -> Value {
         put("min_mtu", json!(facts.mtu_bounds.0));
         put("max_mtu", json!(facts.mtu_bounds.1));
         put("linkinfo", json!({ "info_kind": spec.kind.name(), "info_data": info_data(spec) }));
-        put("inet6_addr_gen_mode", json!("none"));
+        if let Some(mode) = &host.addr_gen_mode {
+            put("inet6_addr_gen_mode", json!(mode));
+        }
         OFFLOADS.iter().for_each(|(_, key, value)| put(key, json!(value)));
     }
     if style.stats > 0 {

@@ -1,7 +1,8 @@
 //! `ip tunnel show`.
 
+use crate::ip::dsfield;
 use std::fmt::Write;
-use uvti_core::device::{LinkInfo, LinkKind};
+use uvti_core::device::{LinkInfo, LinkKind, TunnelHeader};
 
 /// One tunnel; `stats` with its counters.
 pub fn tunnel(link: &LinkInfo, stats: bool) -> String {
@@ -12,8 +13,8 @@ pub fn tunnel(link: &LinkInfo, stats: bool) -> String {
         LinkKind::Vti => {
             let name = |a: std::net::IpAddr| if a.is_unspecified() { "any".into() } else { a.to_string() };
             let (remote, local) = (name(spec.remote), name(spec.local));
-            let _ =
-                write!(out, "{}: ip/ip remote {remote} local {local}{dev} ttl inherit nopmtudisc", spec.name);
+            let _ = write!(out, "{}: ip/ip remote {remote} local {local}{dev}", spec.name);
+            header(&mut out, &spec.header);
         }
         LinkKind::Vti6 => {
             let _ = write!(
@@ -54,4 +55,17 @@ pub fn tunnel(link: &LinkInfo, stats: bool) -> String {
         );
     }
     out
+}
+
+fn header(out: &mut String, header: &TunnelHeader) {
+    let _ = match header.ttl {
+        0 => write!(out, " ttl inherit"),
+        ttl => write!(out, " ttl {ttl}"),
+    };
+    if header.tos != 0 {
+        let _ = write!(out, " tos {}", dsfield::shown(header.tos));
+    }
+    if !header.df {
+        out.push_str(" nopmtudisc");
+    }
 }

@@ -86,6 +86,7 @@ pub fn device(name: &str, ifindex: u32, local: IpAddr, remote: IpAddr, key: u32)
         dev: None,
         fwmark: 0,
         mtu: None,
+        header: Default::default(),
     };
     let id = DeviceId(ifindex);
     Device { id, spec, ifindex, mtu, up: true, txqlen: 1000, disable_xfrm: false }

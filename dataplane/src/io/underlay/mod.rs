@@ -1,6 +1,7 @@
 //! The network below: where outer packets come from and go to.
 
 mod esp;
+pub mod fault;
 mod intake;
 mod send;
 mod socket;
