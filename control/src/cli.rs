@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::breakdown::By;
 use crate::client::{Client, ClientError};
 use crate::protocol::Namespace;
 use crate::{demo, explain, inject, ip, run, sysctl, views};
@@ -42,8 +43,15 @@ enum Command {
     /// link state are the system's. What `ip` has no words for is left out: which packets inside a replay window have
     /// been seen, and what an SA has used of its limits.
     Save,
-    /// Drops by device and reason.
+    /// Traffic, and drops by device and reason.
     Stat {
+        /// Drops alone, by one of these; whichever it is, they add up to the same.
+        #[arg(long, value_enum)]
+        by: Option<By>,
+        /// Every queue instead: what waits in it, the most that did, and what found no room. What drivers and sockets
+        /// lost is here only, for uvti never had it.
+        #[arg(long, conflicts_with = "by")]
+        queues: bool,
         /// As JSON.
         #[arg(short, long)]
         json: bool,
@@ -99,8 +107,10 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
             ExitCode::from(code)
         }
         Command::Reload { file } => finish(run::reload(&file, control)),
+        Command::Stat { queues: true, json, .. } => finish(ask(control, |c| views::queues(c, json))),
+        Command::Stat { by: Some(by), json, .. } => finish(ask(control, |c| views::stat_by(c, by, json))),
+        Command::Stat { by: None, json, .. } => finish(ask(control, |c| views::stat(c, json))),
         Command::Save => finish(ask(control, views::save)),
-        Command::Stat { json } => finish(ask(control, |c| views::stat(c, json))),
         Command::XfrmStat => finish(ask(control, views::xfrm_stat)),
         Command::Proc { file } => finish(ask(control, |c| views::proc(c, file))),
         Command::Reasons { json } => finish(print(&views::reasons(json))),

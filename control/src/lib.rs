@@ -1,5 +1,6 @@
 //! uvti: the control side. The command line, iproute2's grammar, the control socket, views, the demo.
 
+mod breakdown;
 mod cli;
 pub mod client;
 mod demo;
@@ -8,6 +9,7 @@ mod inject;
 pub mod ip;
 mod notify;
 pub mod protocol;
+mod queues;
 mod run;
 pub mod server;
 mod service;

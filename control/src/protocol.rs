@@ -3,6 +3,7 @@
 //! One JSON message a line each way, at most [`MAX_MESSAGE`] bytes. The socket is `<netns inode>.sock` in
 //! `/run/uvti`, or in `$XDG_RUNTIME_DIR/uvti` for a user who may not write there.
 
+pub use crate::breakdown::{Breakdown, By, Line, Subject};
 use crate::explain::Query;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use uvti_core::reason::{LinkStats, Mib};
 use uvti_core::tables::{Op, Refusal};
 use uvti_core::vti::explain::Explanation;
 use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo};
+pub use uvti_dataplane::engine::Queue;
 use uvti_dataplane::inject::{Fault, Injected};
 
 /// Longest message, bytes.
@@ -44,6 +46,10 @@ pub enum Request {
     Defaults,
     /// Counters and drops of all devices.
     Stat,
+    /// Drops by something.
+    StatBy(By),
+    /// Everything that waits, and what found no room.
+    Queues,
     /// The XFRM MIB.
     XfrmStat,
     /// Does every packet add up?
@@ -98,6 +104,10 @@ pub enum Response {
     Defaults([Action; 3]),
     /// To `Stat`.
     Stat(Totals),
+    /// To `StatBy`.
+    StatBy(Breakdown),
+    /// To `Queues`.
+    Queues(Vec<Queue>),
     /// To `XfrmStat`.
     XfrmStat(Vec<(Mib, u64)>),
     /// To `Check`.

@@ -2,8 +2,8 @@
 
 use crate::explain::Query;
 use crate::protocol::{
-    CheckReport, Counts, MessageError, Rejected, Reloaded, Request, Response, Totals, read_message,
-    runtime_dir, socket_paths, write_message,
+    Breakdown, By, CheckReport, Counts, MessageError, Queue, Rejected, Reloaded, Request, Response, Totals,
+    read_message, runtime_dir, socket_paths, write_message,
 };
 use rustix::process::geteuid;
 use std::fs::{DirBuilder, Permissions};
@@ -47,6 +47,10 @@ pub trait Dataplane: Send + Sync {
     fn policy_defaults(&self) -> [Action; 3];
     /// Counters and drops.
     fn totals(&self) -> Totals;
+    /// Drops by something.
+    fn drops(&self, by: By) -> Result<Breakdown, String>;
+    /// Every queue.
+    fn queues(&self) -> Result<Vec<Queue>, String>;
     /// The XFRM MIB in the kernel's order.
     fn xfrm_stat(&self) -> Vec<(Mib, u64)>;
     /// Does every packet add up?
@@ -267,6 +271,8 @@ fn answer(dataplane: &dyn Dataplane, request: Request) -> Response {
         Request::Counts => Response::Counts(dataplane.counts()),
         Request::Defaults => Response::Defaults(dataplane.policy_defaults()),
         Request::Stat => Response::Stat(dataplane.totals()),
+        Request::StatBy(by) => dataplane.drops(by).map_or_else(Response::Error, Response::StatBy),
+        Request::Queues => dataplane.queues().map_or_else(Response::Error, Response::Queues),
         Request::XfrmStat => Response::XfrmStat(dataplane.xfrm_stat()),
         Request::Refresh => {
             dataplane.refresh();

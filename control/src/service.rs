@@ -3,7 +3,9 @@
 use crate::explain::{self, Query};
 use crate::ip::parse::Names;
 use crate::ip::{batch, difference};
-use crate::protocol::{CheckReport, CheckRow, Counts, DeviceTotals, Rejected, Reloaded, Totals};
+use crate::protocol::{
+    Breakdown, By, CheckReport, CheckRow, Counts, DeviceTotals, Rejected, Reloaded, Totals,
+};
 use crate::server::Dataplane;
 use std::sync::Arc;
 use uvti_core::device::{LinkInfo, LinkKind, LinkSpec};
@@ -12,7 +14,7 @@ use uvti_core::tables::Op;
 use uvti_core::vti::explain::Explanation;
 use uvti_core::xfrm::{Action, Direction, PolicyId, PolicyInfo, SaId, StateInfo};
 use uvti_dataplane::account::Cells;
-use uvti_dataplane::engine::{Engine, Identity, Totals as EngineTotals};
+use uvti_dataplane::engine::{Engine, Identity, Queue, Totals as EngineTotals};
 use uvti_dataplane::host::netlink::Netlink;
 use uvti_dataplane::inject::Injector;
 
@@ -97,6 +99,15 @@ impl Dataplane for Service {
             totals.devices.iter().map(|(id, name, cells)| device_totals(name, kind(*id), cells)).collect();
         devices.push(device_totals("-", LinkKind::Vti, &totals.nowhere));
         Totals { devices, xfrm: mibs(&totals.all) }
+    }
+
+    fn drops(&self, by: By) -> Result<Breakdown, String> {
+        let drops = self.0.drops().map_err(|stuck| stuck.to_string())?;
+        Ok(Breakdown::new(&drops, by, &self.0.tables()))
+    }
+
+    fn queues(&self) -> Result<Vec<Queue>, String> {
+        self.0.queues().map_err(|stuck| stuck.to_string())
     }
 
     fn xfrm_stat(&self) -> Vec<(Mib, u64)> {

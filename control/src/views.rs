@@ -1,25 +1,27 @@
 //! What uvti shows of its own: drops by reason, the reasons, conservation.
 
+use crate::breakdown::{self, By};
 use crate::client::{Client, ClientError};
 use crate::protocol::{Request, Response};
+use crate::queues;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::json;
 use std::fmt::Write;
 use uvti_core::device::LinkInfo;
 use uvti_core::reason::{Reason, Row};
 
-fn table(headings: &[&str]) -> Table {
+pub(crate) fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(headings.iter().map(Cell::new));
     table
 }
 
-fn number(n: impl ToString) -> Cell {
+pub(crate) fn number(n: impl ToString) -> Cell {
     Cell::new(n).set_alignment(CellAlignment::Right)
 }
 
-fn lines(table: &Table) -> String {
+pub(crate) fn lines(table: &Table) -> String {
     let mut text = String::new();
     for line in table.lines() {
         text.push_str(line.trim_end());
@@ -70,6 +72,21 @@ pub(crate) fn stat(client: &mut Client, json: bool) -> Result<(String, bool), Cl
         false => text.push_str("\nno drops\n"),
     }
     Ok((text, true))
+}
+
+/// `uvti stat --by`.
+pub(crate) fn stat_by(client: &mut Client, by: By, json: bool) -> Result<(String, bool), ClientError> {
+    let Response::StatBy(breakdown) = client.ask(&Request::StatBy(by))? else {
+        return Err(ClientError::Unexpected);
+    };
+    let text = if json { pretty(&json!(breakdown)) } else { breakdown::text(&breakdown) };
+    Ok((text, true))
+}
+
+/// `uvti stat --queues`.
+pub(crate) fn queues(client: &mut Client, json: bool) -> Result<(String, bool), ClientError> {
+    let Response::Queues(list) = client.ask(&Request::Queues)? else { return Err(ClientError::Unexpected) };
+    Ok((if json { pretty(&json!(list)) } else { queues::text(&list) }, true))
 }
 
 /// `uvti save`.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use uvti::explain::Query;
 use uvti::ip::system::{Output, System};
-use uvti::protocol::{CheckReport, Counts, Rejected, Reloaded, Totals};
+use uvti::protocol::{Breakdown, By, CheckReport, Counts, Queue, Rejected, Reloaded, Totals};
 use uvti::server::{Dataplane, Server, wake};
 use uvti_core::device::{LinkInfo, LinkKind, LinkSpec};
 use uvti_core::reason::{LinkStats, Mib};
@@ -172,6 +172,12 @@ impl Dataplane for Lab {
     }
     fn totals(&self) -> Totals {
         Totals::default()
+    }
+    fn drops(&self, by: By) -> Result<Breakdown, String> {
+        Ok(Breakdown { by, lines: Vec::new(), total: 0 })
+    }
+    fn queues(&self) -> Result<Vec<Queue>, String> {
+        Ok(Vec::new())
     }
     fn xfrm_stat(&self) -> Vec<(Mib, u64)> {
         Vec::new()

@@ -22,26 +22,27 @@ impl Default for Flip {
 }
 
 impl Flip {
-    /// The worker, between two bursts: the bank to write until the next call.
+    /// The worker, between two bursts: the bank that it is to [`open`](Self::open) instead of the one that it writes,
+    /// if a flip is asked for. It must not go to sleep then.
     #[inline]
-    pub fn boundary(&self) -> usize {
+    pub fn asked(&self) -> Option<usize> {
         // Acquire: the collector zeroed that bank before it asked for it.
         let wanted = self.wanted.load(Ordering::Acquire);
-        // Release: what was written to the other bank comes before this.
-        self.open.store(wanted, Ordering::Release);
-        wanted
+        (wanted != self.open.load(Ordering::Relaxed)).then_some(wanted)
     }
 
-    /// The worker: whether a flip is asked for, so that it must not go to sleep.
+    /// The worker: from here on it writes `bank`, for which it was [`asked`](Self::asked), and leaves the other.
     #[inline]
-    pub fn asked(&self) -> bool {
-        self.wanted.load(Ordering::Acquire) != self.open.load(Ordering::Relaxed)
+    pub fn open(&self, bank: usize) {
+        // Release: what was written to the other bank comes before this.
+        self.open.store(bank, Ordering::Release);
     }
 
-    /// The collector: asks for the other bank. Not before the last flip was [`done`](Self::done).
+    /// The collector: asks for the other bank, unless what it asked for last is not [`done`](Self::done) yet.
     pub fn ask(&self) {
-        let wanted = self.wanted.load(Ordering::Relaxed);
-        self.wanted.store(1 - wanted, Ordering::Release);
+        if let Some(left) = self.done() {
+            self.wanted.store(left, Ordering::Release);
+        }
     }
 
     /// The collector: the bank that the worker has left, once it has.
@@ -67,11 +68,19 @@ mod loom_tests {
             let worker = {
                 let (flip, banks) = (flip.clone(), banks.clone());
                 thread::spawn(move || {
+                    let mut bank = 0;
+                    let mut boundary = || {
+                        if let Some(next) = flip.asked() {
+                            flip.open(next);
+                            bank = next;
+                        }
+                        bank
+                    };
                     for _ in 0..2 {
-                        let cell = &banks[flip.boundary()];
+                        let cell = &banks[boundary()];
                         cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
                     }
-                    flip.boundary();
+                    boundary();
                 })
             };
             let mut total = 0;

@@ -4,6 +4,7 @@ mod apply;
 mod check;
 mod host;
 mod monitor;
+mod queues;
 mod sysctl;
 mod system;
 mod upkeep;
@@ -14,15 +15,18 @@ mod hold_tests;
 pub(crate) mod tests;
 
 pub use check::{Identity, Place};
-pub use host::{Created, Host, HostDevice, LinkState};
+pub use host::{Created, DeviceLosses, Host, HostDevice, LinkState};
 pub use monitor::{Monitor, Notice};
+pub use queues::Queue;
 pub use sysctl::SysctlError;
 pub use system::SystemHost;
 
-use crate::account::{Cells, Collector, Flip, Stuck};
+use crate::account::{
+    Account, AttributedRow, Attribution, Cells, Collector, Flip, Gauge, Gauges, Ledger, Row, Shelf, Stuck,
+};
 use crate::io::Underlay;
 use crate::worker::tamper::Tamper;
-use crate::worker::{Bell, Event, Message, Parts, Worker, doors};
+use crate::worker::{Bell, Door, Event, Message, Parts, Worker, doors};
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +47,8 @@ pub struct Config {
     pub workers: u16,
     /// Whether a clean stop leaves the devices in place.
     pub keep_devices: bool,
+    /// Rows of SAs and policies that drops are attributed to, a worker and in all.
+    pub attribution_rows: usize,
 }
 
 /// A running dataplane.
@@ -60,7 +66,12 @@ pub struct Engine {
 /// How to reach a worker.
 struct Handle {
     messages: Sender<Message>,
+    /// The most messages that waited at once.
+    waiting: Gauge,
     bell: Arc<Bell>,
+    /// For looking at its queues.
+    door: Door,
+    gauges: Arc<Gauges>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -68,6 +79,7 @@ impl Handle {
     fn tell(&self, message: Message) {
         // A worker that is gone has nothing to be told.
         let _ = self.messages.send(message);
+        self.waiting.raise(self.messages.len() as u64);
         self.bell.ring();
     }
 }
@@ -103,17 +115,35 @@ impl Engine {
         underlays: Vec<Box<dyn Underlay>>,
         tamper: impl Fn() -> T,
     ) -> Result<Arc<Self>, StartError> {
+        let ledger = || Ledger { attribution: Attribution::new(config.attribution_rows) };
+        let ledgers: Vec<_> = underlays.iter().map(|_| ledger()).collect();
+        let shelves = ledgers.iter().map(|l| l.attribution.shelf()).collect();
+        Self::start_with(config, host, underlays, tamper, ledgers, shelves)
+    }
+
+    /// Starts the workers with an account each; benches do without any.
+    #[doc(hidden)]
+    pub fn start_with<T: Tamper, A: Account>(
+        config: Config,
+        host: Box<dyn Host>,
+        underlays: Vec<Box<dyn Underlay>>,
+        tamper: impl Fn() -> T,
+        accounts: Vec<A>,
+        shelves: Vec<Arc<Shelf>>,
+    ) -> Result<Arc<Self>, StartError> {
         let workers = underlays.len();
         let tables = Arc::new(ArcSwap::from_pointee(Snapshot::new(workers as u16)));
         let flips: Vec<_> = (0..workers).map(|_| Arc::new(Flip::default())).collect();
         let bells = (0..workers).map(|_| Bell::new().map(Arc::new)).collect::<io::Result<Vec<_>>>()?;
         let (doors, inboxes) = doors(&bells);
-        let mut collector = Collector::new(flips.clone());
+        let mut collector = Collector::new(flips.clone(), shelves, config.attribution_rows);
         let nowhere = collector.add_device(DeviceId::NONE);
         let (event_sender, events) = bounded(EVENTS);
         let mut handles = Vec::new();
-        for (i, (underlay, inbox)) in underlays.into_iter().zip(inboxes).enumerate() {
+        for (i, ((underlay, inbox), account)) in underlays.into_iter().zip(inboxes).zip(accounts).enumerate()
+        {
             let (messages, messages_in) = unbounded();
+            let gauges = Arc::new(Gauges::new(workers));
             let worker = Worker::new(Parts {
                 id: i as u16,
                 tables: tables.clone(),
@@ -126,9 +156,18 @@ impl Engine {
                 underlay,
                 nowhere: nowhere.clone(),
                 tamper: tamper(),
+                account,
+                gauges: gauges.clone(),
             })?;
             let thread = std::thread::Builder::new().name(format!("uvti-{i}")).spawn(move || worker.run())?;
-            handles.push(Handle { messages, bell: bells[i].clone(), thread: Mutex::new(Some(thread)) });
+            handles.push(Handle {
+                messages,
+                waiting: Gauge::default(),
+                bell: bells[i].clone(),
+                door: doors[i].clone(),
+                gauges,
+                thread: Mutex::new(Some(thread)),
+            });
         }
         let state = State {
             host,
@@ -170,6 +209,17 @@ impl Engine {
             .map(|d| (d.id, d.spec.name.clone(), state.collector.device(d.id)))
             .collect();
         Ok(Totals { all: state.collector.all(), nowhere: state.collector.device(DeviceId::NONE), devices })
+    }
+
+    /// Drops of each device on each worker, and the same by SA and policy. Names of deleted devices stay.
+    pub fn drops(&self) -> Result<Drops, Stuck> {
+        let mut state = self.lock();
+        state.collector.collect(|w| self.workers[w].bell.ring())?;
+        Ok(Drops {
+            rows: state.collector.rows(),
+            attributed: state.collector.attributed(),
+            names: state.names.clone(),
+        })
     }
 
     /// Devices with their counters.
@@ -252,4 +302,15 @@ pub struct Totals {
     pub nowhere: Cells,
     /// By device.
     pub devices: Vec<(DeviceId, String, Cells)>,
+}
+
+/// All drops at one moment. For each device and reason both tables add up to the same.
+#[derive(Clone, Debug)]
+pub struct Drops {
+    /// By device and worker.
+    pub rows: Vec<Row>,
+    /// By SA and policy.
+    pub attributed: Vec<AttributedRow>,
+    /// Names of devices, also of deleted ones.
+    pub names: BTreeMap<DeviceId, String>,
 }

@@ -1,7 +1,7 @@
 //! Faults of the host's routing: a [`Host`] around another one that answers otherwise for the routes of tunnels.
 
 use super::Fault;
-use crate::engine::{Created, Host, LinkState};
+use crate::engine::{Created, DeviceLosses, Host, LinkState};
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -98,6 +98,10 @@ impl Host for FaultyHost {
 
     fn link(&mut self, ifindex: u32) -> Option<LinkState> {
         self.inner.link(ifindex)
+    }
+
+    fn losses(&mut self, ifindex: u32) -> Option<DeviceLosses> {
+        self.inner.losses(ifindex)
     }
 
     fn set_mtu(&mut self, ifindex: u32, mtu: u32) -> Result<(), Refusal> {

@@ -4,17 +4,17 @@
 
 use super::tamper::Tamper;
 use super::{BURST, Event, Worker};
-use crate::account::Count;
+use crate::account::{Account, Count, Dropped};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uvti_core::device::DeviceId;
-use uvti_core::packet::Inner;
+use uvti_core::packet::{Buf, Inner};
 use uvti_core::reason::{Reason, Way};
 use uvti_core::tables::Policy;
 use uvti_core::vti::held::when_held;
 use uvti_core::vti::{Drop, TxSlot, transmit};
-use uvti_core::xfrm::Direction;
+use uvti_core::xfrm::{PolicyId, PolicySpec};
 
 /// After how long it is first looked whether the SA has come; then after twice as long, and so on.
 ///
@@ -115,18 +115,18 @@ enum Found {
     Never(Reason),
 }
 
-impl<T: Tamper> Worker<T> {
+impl<T: Tamper, A: Account> Worker<T, A> {
     /// Keeps a packet for its SA to come. A kernel VTI has sent it with that.
-    pub(super) fn hold_packet(&mut self, id: DeviceId, slot: TxSlot, policy: &Arc<Policy>) {
+    pub(super) fn hold_packet(&mut self, id: DeviceId, buf: Buf, policy: &Arc<Policy>) {
         if self.releasing {
-            return self.refuse(id, slot.buf, &with_policy(Reason::TxHeldNoSa, policy));
+            return self.refuse(id, buf, &with_policy(Reason::TxHeldNoSa, policy));
         }
-        if !self.hold.keep(id, slot.buf.bytes(), policy, Instant::now()) {
-            return self.refuse(id, slot.buf, &with_policy(Reason::TxHoldQueueFull, policy));
+        if !self.hold.keep(id, buf.bytes(), policy, Instant::now()) {
+            return self.refuse(id, buf, &with_policy(Reason::TxHoldQueueFull, policy));
         }
         self.books.count(self.counters(id), Way::Tx, Count::Queued, 1);
-        self.books.count(self.counters(id), Way::Tx, Count::Bytes, slot.len as u64);
-        self.scratch.spent.push(slot.buf);
+        self.books.count(self.counters(id), Way::Tx, Count::Bytes, buf.len() as u64);
+        self.scratch.spent.push(buf);
     }
 
     /// Looks whether an SA has come that packets wait for; whether there was anything to look at.
@@ -156,19 +156,23 @@ impl<T: Tamper> Worker<T> {
         let first = queue.packets.front().and_then(|held| {
             Some((tables.devices.get(held.device)?, Inner::dissect(&held.packet).ok()?.flow))
         });
-        let policies = tables.policies.of(Direction::Out);
-        let Some((device, flow)) = first.filter(|_| policies.iter().any(|p| p.number == queue.policy.number))
+        let spec = &queue.policy.spec;
+        let PolicySpec { index, mark, if_id, .. } = *spec;
+        let policy = tables.policies.named(&PolicyId::Index { index, dir: spec.dir, mark, if_id });
+        let Some((device, flow)) = first.filter(|_| policy.is_some_and(|p| p.number == queue.policy.number))
         else {
             return Found::Never(Reason::TxHeldPurged);
         };
         let Err(refused) = transmit::decide(tables, device, &flow) else { return Found::Sa };
-        if let Some(acquire) = transmit::acquire(tables, device, &flow, &refused) {
-            let _ = self.events.try_send(Event::Acquire(acquire));
-        }
-        match transmit::holder(tables, &refused) {
+        let acquire = transmit::acquire(tables, device, &flow, &refused);
+        let found = match transmit::holder(tables, &refused) {
             Some(_) => Found::Nothing,
             None => Found::Never(when_held(refused.reason)),
+        };
+        if let Some(acquire) = acquire {
+            self.report(Event::Acquire(acquire));
         }
+        found
     }
 
     /// Sends what waited, each packet by what is decided for it now.
@@ -194,7 +198,8 @@ impl<T: Tamper> Worker<T> {
     /// Drops what waited: the first packet by its reason, those behind it because it was.
     fn purge(&mut self, mut queue: Queue, mut reason: Reason) {
         while let Some(held) = queue.next() {
-            self.drop_packet(held.device, &with_policy(reason, &queue.policy));
+            let drop = with_policy(reason, &queue.policy);
+            self.dropped(&Dropped { device: held.device, drop: &drop, packet: &held.packet, packets: 1 });
             reason = Reason::TxHeldPurged;
         }
     }
@@ -209,7 +214,8 @@ impl<T: Tamper> Worker<T> {
                 }
                 queue.policy.release();
                 self.hold.bytes -= held.packet.len();
-                self.drop_packet(id, &with_policy(Reason::TxDeviceGone, &queue.policy));
+                let drop = with_policy(Reason::TxDeviceGone, &queue.policy);
+                self.dropped(&Dropped { device: id, drop: &drop, packet: &held.packet, packets: 1 });
             }
             if !queue.packets.is_empty() {
                 self.hold.queues.push(queue);

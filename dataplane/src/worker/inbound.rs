@@ -2,15 +2,23 @@
 
 use super::tamper::Tamper;
 use super::{BURST, Worker};
-use crate::account::Count;
+use crate::account::{Account, Count, Dropped};
 use crate::io::Outcome;
 use crate::io::underlay::{Fault, Received};
 use uvti_core::device::DeviceId;
 use uvti_core::packet::{Buf, Incoming, Outer};
 use uvti_core::reason::{Reason, Way};
-use uvti_core::vti::{RxSlot, RxVerdict, receive};
+use uvti_core::vti::{RxSlot, RxVerdict, WayPlace, receive};
 
-impl<T: Tamper> Worker<T> {
+/// An inner packet that is to be handed to its device.
+pub(super) struct Delivery {
+    /// What a kernel counts as received, bytes.
+    len: usize,
+    /// The way that it came.
+    way: WayPlace,
+}
+
+impl<T: Tamper, A: Account> Worker<T, A> {
     /// Reads a burst from the network and carries it as far as it goes.
     pub(super) fn receive(&mut self, now: u64) {
         let received = &mut self.scratch.received;
@@ -25,8 +33,7 @@ impl<T: Tamper> Worker<T> {
                 Received::PlainIpip(packet) => n -= u64::from(!self.refuse_ipip(packet)),
                 Received::Damaged { buf, fault, .. } => {
                     self.books.count(&self.nowhere, Way::Rx, Count::In, 1);
-                    self.books.drop(&self.nowhere, damage(fault), 1);
-                    self.scratch.spent.push(buf);
+                    self.refuse(DeviceId::NONE, buf, &damage(fault).into());
                 }
             }
         }
@@ -38,12 +45,13 @@ impl<T: Tamper> Worker<T> {
 
     /// Drops a plain IP-in-IP packet, if it is one that a VTI takes; whether it was.
     fn refuse_ipip(&mut self, packet: Incoming) -> bool {
-        let refused = receive::plain_ipip(self.tables.load(), &packet.outer);
-        self.scratch.spent.push(packet.buf);
-        let Some(refused) = refused else { return false };
+        let Some(refused) = receive::plain_ipip(self.tables.load(), &packet.outer) else {
+            self.scratch.spent.push(packet.buf);
+            return false;
+        };
         let id = refused.device.map_or(DeviceId::NONE, |d| d.id);
         self.books.count(self.counters(id), Way::Rx, Count::In, 1);
-        self.drop_packet(id, &refused.reason.into());
+        self.refuse(id, packet.buf, &refused.reason.into());
         true
     }
 
@@ -75,13 +83,14 @@ impl<T: Tamper> Worker<T> {
         self.books.count(self.counters(device), Way::Rx, came, run);
         self.hand_over(device);
         self.scratch.rx = burst;
+        self.account.burst_done();
     }
 
     fn dispose(&mut self, slot: RxSlot) {
         match slot.verdict {
-            RxVerdict::Deliver { len, .. } => {
+            RxVerdict::Deliver { len, way } => {
                 self.scratch.delivered.push(slot.buf);
-                self.scratch.lengths.push(len);
+                self.scratch.deliveries.push(Delivery { len, way });
             }
             RxVerdict::Hop(home) if usize::from(home) < self.doors.len() => {
                 self.scratch.hops[usize::from(home)].push(slot.buf);
@@ -97,12 +106,10 @@ impl<T: Tamper> Worker<T> {
                         slot.buf.len() as u64,
                     );
                 }
-                self.drop_packet(slot.device, &drop);
-                self.scratch.spent.push(slot.buf);
+                self.refuse(slot.device, slot.buf, &drop);
             }
             RxVerdict::Hop(_) | RxVerdict::Pending => {
-                self.drop_packet(slot.device, &Reason::RxWorkerGone.into());
-                self.scratch.spent.push(slot.buf);
+                self.refuse(slot.device, slot.buf, &Reason::RxWorkerGone.into());
             }
         }
     }
@@ -120,23 +127,27 @@ impl<T: Tamper> Worker<T> {
             // Deleted since the burst was decided.
             None => outcomes.resize(self.scratch.delivered.len(), Outcome::Failed(crate::io::Errno::NODEV)),
         }
-        let counters = self.counters(id);
         let (mut packets, mut bytes) = (0, 0);
-        for (outcome, len) in self.scratch.outcomes.iter().zip(&self.scratch.lengths) {
-            match outcome {
-                Outcome::Sent => {
+        let mut delivered = std::mem::take(&mut self.scratch.delivered);
+        let mut deliveries = std::mem::take(&mut self.scratch.deliveries);
+        for (i, Delivery { len, way }) in deliveries.drain(..).enumerate() {
+            let reason = match self.scratch.outcomes.get(i) {
+                Some(Outcome::Sent) => {
                     packets += 1;
-                    bytes += *len as u64;
+                    bytes += len as u64;
+                    continue;
                 }
-                Outcome::QueueFull => self.books.drop(counters, Reason::RxDeviceFull, 1),
-                Outcome::TooBig | Outcome::Failed(_) => self.books.drop(counters, Reason::RxDeviceRefused, 1),
-            }
+                Some(Outcome::QueueFull) => Reason::RxDeviceFull,
+                _ => Reason::RxDeviceRefused,
+            };
+            let drop = self.opener.drop_of(way, reason);
+            self.dropped(&Dropped { device: id, drop: &drop, packet: delivered[i].bytes(), packets: 1 });
         }
-        self.books.count(counters, Way::Rx, Count::Out, packets);
-        self.books.count(counters, Way::Rx, Count::Bytes, bytes);
-        self.scratch.lengths.clear();
-        let delivered = &mut self.scratch.delivered;
-        self.scratch.spent.append(delivered);
+        self.books.count(self.counters(id), Way::Rx, Count::Out, packets);
+        self.books.count(self.counters(id), Way::Rx, Count::Bytes, bytes);
+        self.scratch.spent.append(&mut delivered);
+        self.scratch.delivered = delivered;
+        self.scratch.deliveries = deliveries;
     }
 }
 

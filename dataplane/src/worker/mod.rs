@@ -10,11 +10,12 @@ mod inbound;
 mod outbound;
 mod poll;
 pub mod tamper;
+mod told;
 
 pub(crate) use bell::Bell;
 pub(crate) use hop::{CAPACITY as HOP_CAPACITY, Door, Inbox, doors};
 
-use crate::account::{Books, Count, DeviceCounters, Flip};
+use crate::account::{Account, Books, Count, DeviceCounters, Dropped, Flip, Gauges};
 use crate::io::tun::FromHost;
 use crate::io::underlay::{Outgoing, Received};
 use crate::io::{Outcome, Pool, TunQueue, Underlay};
@@ -32,7 +33,7 @@ use uvti_core::device::DeviceId;
 use uvti_core::packet::Buf;
 use uvti_core::reason::{Reason, Way};
 use uvti_core::tables::{Acquire, Snapshot};
-use uvti_core::vti::{Receiver as Opener, RxSlot, Transmitter, TxSlot, icmp};
+use uvti_core::vti::{Drop, Receiver as Opener, RxSlot, Transmitter, TxSlot, icmp};
 use uvti_core::xfrm::Sa;
 
 /// Packets a burst.
@@ -82,7 +83,7 @@ struct Port {
 }
 
 /// Everything a worker is made of.
-pub(crate) struct Parts<T> {
+pub(crate) struct Parts<T, A> {
     pub(crate) id: u16,
     pub(crate) tables: Arc<ArcSwap<Snapshot>>,
     pub(crate) flip: Arc<Flip>,
@@ -94,9 +95,11 @@ pub(crate) struct Parts<T> {
     pub(crate) underlay: Box<dyn Underlay>,
     pub(crate) nowhere: Arc<DeviceCounters>,
     pub(crate) tamper: T,
+    pub(crate) account: A,
+    pub(crate) gauges: Arc<Gauges>,
 }
 
-pub(crate) struct Worker<T> {
+pub(crate) struct Worker<T, A> {
     id: u16,
     tables: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     flip: Arc<Flip>,
@@ -113,8 +116,11 @@ pub(crate) struct Worker<T> {
     pool: Pool,
     poll: Poll,
     tamper: T,
+    account: A,
+    gauges: Arc<Gauges>,
     transmitter: Transmitter,
     opener: Opener,
+    told: told::Told,
     scratch: Scratch,
     /// Packets that other workers had no room for: nothing more is read until they have gone.
     pending: Vec<Pending>,
@@ -145,7 +151,7 @@ struct Scratch {
     sent: Vec<outbound::Sent>,
     outcomes: Vec<Outcome>,
     delivered: Vec<Buf>,
-    lengths: Vec<usize>,
+    deliveries: Vec<inbound::Delivery>,
     /// Buffers that are done with.
     spent: Vec<Buf>,
     /// Packets for each other worker.
@@ -153,8 +159,8 @@ struct Scratch {
     hop_outers: Vec<Vec<uvti_core::packet::Outer>>,
 }
 
-impl<T: Tamper> Worker<T> {
-    pub(crate) fn new(parts: Parts<T>) -> io::Result<Self> {
+impl<T: Tamper, A: Account> Worker<T, A> {
+    pub(crate) fn new(parts: Parts<T, A>) -> io::Result<Self> {
         let workers = parts.doors.len();
         let scratch = Scratch {
             hops: (0..workers).map(|_| Vec::with_capacity(BURST)).collect(),
@@ -177,8 +183,11 @@ impl<T: Tamper> Worker<T> {
             pool: Pool::new(BUFFERS),
             poll: Poll::new()?,
             tamper: parts.tamper,
+            account: parts.account,
+            gauges: parts.gauges,
             transmitter: Transmitter::default(),
             opener: Opener::default(),
+            told: told::Told::default(),
             scratch,
             pending: Vec::new(),
             ahead: 0,
@@ -227,15 +236,18 @@ impl<T: Tamper> Worker<T> {
 
     /// Flips the banks if the collector wants it; what is held at this moment is counted by walking it.
     fn turn_the_page(&mut self) {
-        if self.flip.asked() {
-            for p in &self.pending {
-                self.books.count(self.counters(p.id), p.way, Count::Held, p.hop.bufs.len() as u64);
-            }
-            for (id, n) in self.hold.waiting() {
-                self.books.count(self.counters(id), Way::Tx, Count::Held, n);
-            }
+        let Some(bank) = self.flip.asked() else { return };
+        for p in &self.pending {
+            self.books.count(self.counters(p.id), p.way, Count::Held, p.hop.bufs.len() as u64);
         }
-        self.books.bank = self.flip.boundary();
+        for (id, n) in self.hold.waiting() {
+            self.books.count(self.counters(id), Way::Tx, Count::Held, n);
+        }
+        self.account.turn_page();
+        self.gauges.note(self.underlay.losses());
+        self.gauges.held_now.set(self.pending.len() as u64);
+        self.flip.open(bank);
+        self.books.bank = bank;
     }
 
     /// Looks what is ready; sleeps until something is, if there was nothing to do.
@@ -244,7 +256,7 @@ impl<T: Tamper> Worker<T> {
             return self.poll.look();
         }
         self.bell.lie_down();
-        let waiting = !self.inbox.is_empty() || !self.messages.is_empty() || self.flip.asked();
+        let waiting = !self.inbox.is_empty() || !self.messages.is_empty() || self.flip.asked().is_some();
         let result = match waiting {
             true => self.poll.look(),
             // The other worker rings when it gives buffers back: it then has room.
@@ -319,10 +331,14 @@ impl<T: Tamper> Worker<T> {
         let spent = &mut self.scratch.spent;
         bufs.extend(spent.drain(..n.min(spent.len())));
         spent.drain(..).for_each(|b| self.pool.put(b));
-        if let Some(door) = self.doors.get(usize::from(from))
-            && door.returns.try_send(bufs).is_ok()
-        {
-            door.bell.ring();
+        let from = usize::from(from);
+        let Some(door) = self.doors.get(from) else { return };
+        match door.returns.try_send(bufs) {
+            Ok(()) => {
+                self.gauges.returns[from].high.raise(door.returns.len() as u64);
+                door.bell.ring();
+            }
+            Err(_) => self.gauges.returns[from].drops.add(1),
         }
     }
 
@@ -335,13 +351,34 @@ impl<T: Tamper> Worker<T> {
         spent.drain(..).for_each(|b| self.pool.put(b));
     }
 
-    /// Counts a drop and tells the engine of an SA that is used up.
-    fn drop_packet(&self, id: DeviceId, drop: &uvti_core::vti::Drop) {
-        self.books.drop(self.counters(id), drop.reason, 1);
+    /// Where every dropped packet ends: counts it, tells the account, and the engine of an SA that is used up.
+    fn dropped(&mut self, dropped: &Dropped<'_>) {
+        let Dropped { device, drop, packets, .. } = *dropped;
+        // A device that is gone is none in the books, hence in the accounts, which must add up to them.
+        let (device, counters) = match self.ports.get(&device) {
+            Some(port) => (device, &port.counters),
+            None => (DeviceId::NONE, &self.nowhere),
+        };
+        self.books.drop(counters, drop.reason, packets);
+        self.account.dropped(&Dropped { device, ..*dropped });
         if let (Reason::TxSaExpired | Reason::RxSaExpired, Some(sa)) = (drop.reason, &drop.sa) {
             // If the queue is full the SA stays dead all the same.
-            let _ = self.events.try_send(Event::Expired(sa.clone()));
+            self.report(Event::Expired(sa.clone()));
         }
+    }
+
+    /// Hands something to the upkeep thread, if there is room.
+    fn report(&self, event: Event) {
+        match self.events.try_send(event) {
+            Ok(()) => self.gauges.events.high.raise(self.events.len() as u64),
+            Err(_) => self.gauges.events.drops.add(1),
+        }
+    }
+
+    /// Drops one packet, and keeps its buffer.
+    fn refuse(&mut self, id: DeviceId, buf: Buf, drop: &Drop) {
+        self.dropped(&Dropped { device: id, drop, packet: buf.bytes(), packets: 1 });
+        self.scratch.spent.push(buf);
     }
 
     /// Sends the packets gathered for other workers on their way.
@@ -362,10 +399,16 @@ impl<T: Tamper> Worker<T> {
             let hop = Hop { from: self.id, load, bufs };
             let message = Pending { target, way, id, hop };
             match self.pending.iter().any(|p| p.target == target) {
-                true => self.pending.push(message),
+                true => self.hold(message),
                 false => _ = self.send_hop(message, n),
             }
         }
+    }
+
+    /// Keeps a message for later.
+    fn hold(&mut self, p: Pending) {
+        self.pending.push(p);
+        self.gauges.held.high.raise(self.pending.len() as u64);
     }
 
     /// Sends a message of `n` counted packets, or keeps it until there is room.
@@ -373,13 +416,14 @@ impl<T: Tamper> Worker<T> {
         let door = &self.doors[p.target];
         match door.hops.try_send(p.hop) {
             Ok(()) => {
+                self.gauges.hops[p.target].high.raise(door.hops.len() as u64);
                 door.bell.ring();
                 self.books.count(self.counters(p.id), p.way, Count::HopOut, n);
                 true
             }
             Err(TrySendError::Full(hop)) => {
                 p.hop = hop;
-                self.pending.push(p);
+                self.hold(p);
                 false
             }
             Err(TrySendError::Disconnected(hop)) => {
@@ -388,7 +432,11 @@ impl<T: Tamper> Worker<T> {
                     hop::Load::Held(_) => Reason::TxHeldUnsent,
                     hop::Load::Rx(_) => Reason::RxWorkerGone,
                 };
-                self.books.drop(self.counters(p.id), reason, n);
+                self.gauges.hops[p.target].drops.add(1);
+                let drop = reason.into();
+                for buf in &hop.bufs {
+                    self.dropped(&Dropped { device: p.id, drop: &drop, packet: buf.bytes(), packets: 1 });
+                }
                 self.scratch.spent.extend(hop.bufs);
                 true
             }

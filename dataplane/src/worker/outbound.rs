@@ -2,7 +2,7 @@
 
 use super::tamper::Tamper;
 use super::{BURST, Event, Worker};
-use crate::account::Count;
+use crate::account::{Account, Count, Dropped};
 use crate::io::Outcome;
 use crate::io::tun::{FromHost, Kind};
 use crate::io::underlay::Outgoing;
@@ -10,18 +10,20 @@ use uvti_core::device::DeviceId;
 use uvti_core::packet::{Buf, IPV4_HEADER, fragment_ipv4};
 use uvti_core::reason::{Icmp, Reason, Way};
 use uvti_core::vti::held::when_held;
-use uvti_core::vti::{Drop, TxSlot, TxVerdict, icmp};
+use uvti_core::vti::{Drop, FlowPlace, TxSlot, TxVerdict, icmp};
 
 /// An inner packet that is on its way, in one outer packet or in fragments.
 pub(super) struct Sent {
     len: usize,
+    /// What was decided for it.
+    flow: FlowPlace,
     /// Pieces handed to the network.
     pieces: usize,
     /// Whether that is all of them: without a buffer for one, the packet counts as not sent.
     whole: bool,
 }
 
-impl<T: Tamper> Worker<T> {
+impl<T: Tamper, A: Account> Worker<T, A> {
     /// Reads a burst from a device and carries it as far as it goes.
     pub(super) fn transmit(&mut self, id: DeviceId, now: u64) {
         let Some(port) = self.ports.get_mut(&id) else { return };
@@ -43,7 +45,8 @@ impl<T: Tamper> Worker<T> {
                 Kind::Packet => self.scratch.tx.push(TxSlot::new(item.buf)),
                 // No backend in use delivers either: the buffers hold any packet, and offloads are off.
                 Kind::Truncated | Kind::Segments { .. } => {
-                    self.books.drop(self.counters(id), Reason::TxNoRoom, item.wire_packets() as u64);
+                    let (drop, packets) = (Reason::TxNoRoom.into(), item.wire_packets() as u64);
+                    self.dropped(&Dropped { device: id, drop: &drop, packet: item.buf.bytes(), packets });
                     self.scratch.spent.push(item.buf);
                 }
             }
@@ -76,54 +79,63 @@ impl<T: Tamper> Worker<T> {
         }
         self.tamper.decided(&mut self.scratch.tx);
         let mut burst = std::mem::take(&mut self.scratch.tx);
-        for slot in burst.drain(..) {
-            self.act(id, slot);
-        }
+        burst.iter_mut().for_each(|slot| self.act(id, slot));
+        burst.clear();
         self.scratch.tx = burst;
+        self.told.clear();
         self.send(id);
         self.send_hops(Way::Tx, id);
+        self.account.burst_done();
     }
 
-    fn act(&mut self, id: DeviceId, slot: TxSlot) {
-        let inner = slot.inner().copied();
-        match slot.verdict {
-            TxVerdict::Send { flow } => match self.transmitter.decision(flow) {
+    fn act(&mut self, id: DeviceId, slot: &mut TxSlot) {
+        if self.releasing
+            && let TxVerdict::Drop(drop) = &mut slot.verdict
+        {
+            drop.reason = when_held(drop.reason);
+        }
+        if let TxVerdict::Drop(drop) = &slot.verdict {
+            self.tell_sender(slot, drop);
+        }
+        let buf = std::mem::take(&mut slot.buf);
+        match &slot.verdict {
+            TxVerdict::Send { flow } => match self.transmitter.decision(*flow) {
                 Some(decision) => {
                     let (mtu, mark) = (decision.route.mtu as usize, decision.mark());
-                    let (pieces, whole) = self.push_outgoing(slot.buf, mtu, mark);
-                    self.scratch.sent.push(Sent { len: slot.len, pieces, whole });
+                    let (pieces, whole) = self.push_outgoing(buf, mtu, mark);
+                    self.scratch.sent.push(Sent { len: slot.len, flow: *flow, pieces, whole });
                 }
-                None => self.refuse(id, slot.buf, &Reason::TxSealFailed.into()),
+                None => self.refuse(id, buf, &Reason::TxSealFailed.into()),
             },
-            TxVerdict::Hop(home) => match self.scratch.hops.get_mut(usize::from(home)) {
-                Some(bufs) => bufs.push(slot.buf),
-                None => self.refuse(id, slot.buf, &Reason::TxWorkerGone.into()),
+            TxVerdict::Hop(home) => match self.scratch.hops.get_mut(usize::from(*home)) {
+                Some(bufs) => bufs.push(buf),
+                None => self.refuse(id, buf, &Reason::TxWorkerGone.into()),
             },
-            TxVerdict::Hold(ref policy) => {
-                let policy = policy.clone();
-                self.hold_packet(id, slot, &policy);
-            }
-            TxVerdict::Drop(ref drop) => {
-                let mut drop = drop.clone();
-                if self.releasing {
-                    drop.reason = when_held(drop.reason);
-                }
-                if let (kind @ (Icmp::Unreachable | Icmp::TooBig), Some(inner)) =
-                    (drop.reason.row().icmp, inner)
-                    && let Some(message) = icmp::error(kind, slot.buf.bytes(), &inner, drop.mtu)
-                {
-                    let _ = self.events.try_send(Event::Icmp(message));
-                }
-                self.refuse(id, slot.buf, &drop);
-            }
+            TxVerdict::Hold(policy) => self.hold_packet(id, buf, policy),
+            TxVerdict::Drop(drop) => self.refuse(id, buf, drop),
             // The transmitter decides everything; a packet that it forgot must not vanish.
-            TxVerdict::Pending => self.refuse(id, slot.buf, &Reason::TxSealFailed.into()),
+            TxVerdict::Pending => self.refuse(id, buf, &Reason::TxSealFailed.into()),
         }
     }
 
-    pub(super) fn refuse(&mut self, id: DeviceId, buf: Buf, drop: &Drop) {
-        self.drop_packet(id, drop);
-        self.scratch.spent.push(buf);
+    /// Has an ICMP error sent about a dropped packet, where a kernel VTI would.
+    fn tell_sender(&mut self, slot: &TxSlot, drop: &Drop) {
+        let (kind, Some(inner)) = (drop.reason.row().icmp, slot.inner()) else { return };
+        let wanted = match kind {
+            Icmp::Silent => false,
+            Icmp::Unreachable => self.told.one_more(inner.flow.src),
+            Icmp::TooBig => true,
+        };
+        if !wanted {
+            return;
+        }
+        if self.events.is_full() {
+            // It would be made for nothing.
+            return self.gauges.events.drops.add(1);
+        }
+        if let Some(message) = icmp::error(kind, slot.buf.bytes(), inner, drop.mtu) {
+            self.report(Event::Icmp(message));
+        }
     }
 
     /// Queues an outer packet, in fragments if it is longer than the path's MTU and may be. Returns how many
@@ -163,8 +175,9 @@ impl<T: Tamper> Worker<T> {
         self.underlay.send_burst(&self.scratch.outgoing, outcomes);
         let mut at = 0;
         let (mut packets, mut bytes) = (0, 0);
-        for i in 0..self.scratch.sent.len() {
-            let Sent { len, pieces, whole } = self.scratch.sent[i];
+        let mut sent = std::mem::take(&mut self.scratch.sent);
+        let mut outgoing = std::mem::take(&mut self.scratch.outgoing);
+        for Sent { len, flow, pieces, whole } in sent.drain(..) {
             let end = (at + pieces).min(self.scratch.outcomes.len());
             // A packet of which a piece is missing was not sent.
             let failed = self.scratch.outcomes[at..end].iter().find(|o| **o != Outcome::Sent).copied();
@@ -173,14 +186,19 @@ impl<T: Tamper> Worker<T> {
                     packets += 1;
                     bytes += len as u64;
                 }
-                failed if self.releasing => {
-                    self.books.drop(self.counters(id), when_held(send_failure(failed)), 1);
+                failed => {
+                    let mut reason = send_failure(failed);
+                    if self.releasing {
+                        reason = when_held(reason);
+                    }
+                    let drop = self.transmitter.drop_of(flow, reason);
+                    let packet = outgoing[at..end].first().map_or(&[][..], |o| o.buf.bytes());
+                    self.dropped(&Dropped { device: id, drop: &drop, packet, packets: 1 });
                 }
-                failed => self.books.drop(self.counters(id), send_failure(failed), 1),
             }
             at = end;
         }
-        self.scratch.sent.clear();
+        self.scratch.sent = sent;
         let packets = self.tamper.booked(packets);
         if self.releasing {
             // A kernel VTI counted them when they began to wait.
@@ -189,8 +207,8 @@ impl<T: Tamper> Worker<T> {
             self.books.count(self.counters(id), Way::Tx, Count::Out, packets);
             self.books.count(self.counters(id), Way::Tx, Count::Bytes, bytes);
         }
-        let outgoing = &mut self.scratch.outgoing;
         self.scratch.spent.extend(outgoing.drain(..).map(|o| o.buf));
+        self.scratch.outgoing = outgoing;
     }
 }
 

@@ -30,9 +30,12 @@ pub struct Replay {
     ring: Box<[AtomicU64]>,
     window: u64,
     esn: bool,
-    /// Numbers up to here were before our time: they are not counted as lost.
-    start: u64,
+    /// Numbers up to here were before our time: they are not counted as lost. [`NOTHING_SEEN`] until there is one.
+    start: AtomicU64,
 }
+
+/// No number can be before this one.
+const NOTHING_SEEN: u64 = u64::MAX;
 
 /// Bits in a word of the ring.
 const WORD: u64 = u64::BITS as u64;
@@ -49,7 +52,8 @@ impl Replay {
             ring: (0..words).map(|_| AtomicU64::new(0)).collect(),
             window,
             esn,
-            start: top,
+            // Of a window that continues another one the start is known; the first number tells it of a new one.
+            start: AtomicU64::new(if top == 0 { NOTHING_SEEN } else { top }),
         };
         for distance in 0..new.shown_bits().min(top) {
             let (word, bit) = new.shown_at(top, distance);
@@ -106,6 +110,9 @@ impl Replay {
             }
             return 0;
         }
+        if self.start.load(Relaxed) == NOTHING_SEEN {
+            self.start.store(seq - 1, Relaxed);
+        }
         if seq == top + 1 {
             return self.advance_by_one(seq);
         }
@@ -121,7 +128,7 @@ impl Replay {
     #[inline]
     fn advance_by_one(&self, seq: u64) -> u64 {
         let leaves = seq.wrapping_sub(self.window);
-        let lost = seq > self.window && leaves > self.start && !self.seen(leaves);
+        let lost = seq > self.window && leaves > self.start.load(Relaxed) && !self.seen(leaves);
         self.mark(seq);
         self.top.store(seq, Relaxed);
         u64::from(lost)
@@ -164,7 +171,7 @@ impl Replay {
     #[inline]
     fn unseen_when_top_is(&self, seq: u64, top: u64) -> u64 {
         let last_out = seq.saturating_sub(self.window);
-        let first = top.saturating_sub(self.window - 1).max(self.start.saturating_add(1));
+        let first = top.saturating_sub(self.window - 1).max(self.start.load(Relaxed).saturating_add(1));
         if last_out < first {
             return 0;
         }

@@ -42,7 +42,7 @@ pub enum RxVerdict {
     Deliver {
         /// What a kernel counts as received: the inner packet with its TFC padding, bytes.
         len: usize,
-        /// The way that it came: [`Receiver::sa`] knows it until the next burst.
+        /// The way that it came: [`Receiver::sa`] and [`Receiver::policy`] know it until the next burst.
         way: WayPlace,
     },
     /// To the SA's home worker, as it is.
@@ -51,9 +51,12 @@ pub enum RxVerdict {
     Drop(Drop),
 }
 
-/// Where a [`Receiver`] keeps what an outer header and an SPI stand for.
+/// Where a [`Receiver`] keeps what an outer header and an SPI stand for, and by which policy the inner flow passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WayPlace(usize);
+pub struct WayPlace {
+    known: usize,
+    passed: usize,
+}
 
 /// What [`receive::admit`] looks at, besides the tables.
 #[derive(PartialEq, Eq)]
@@ -110,7 +113,17 @@ impl Receiver {
 
     /// The SA that a packet of the last burst came by.
     pub fn sa(&self, way: WayPlace) -> Option<&Arc<Sa>> {
-        self.known.get(way.0).map(|known| &known.sa)
+        self.known.get(way.known).map(|known| &known.sa)
+    }
+
+    /// The policy that let a packet of the last burst in.
+    pub fn policy(&self, way: WayPlace) -> Option<&Arc<Policy>> {
+        self.passed.get(way.passed)
+    }
+
+    /// The drop of a packet of the last burst that was to be delivered, but was not taken.
+    pub fn drop_of(&self, way: WayPlace, reason: Reason) -> Drop {
+        Drop { reason, sa: self.sa(way).cloned(), policy: self.policy(way).cloned(), mtu: 0 }
     }
 
     /// Forgets what other tables said, and lets go of them.
@@ -157,7 +170,7 @@ impl Receiver {
             return;
         }
         slot.verdict = match deliver(tables, device, sa, &mut self.passed, slot, seq, now) {
-            Ok(len) => RxVerdict::Deliver { len, way: WayPlace(place) },
+            Ok((len, passed)) => RxVerdict::Deliver { len, way: WayPlace { known: place, passed } },
             Err((reason, policy)) => {
                 if let Some(stat) = reason.row().sa {
                     sa.run.count(stat);
@@ -168,7 +181,8 @@ impl Receiver {
     }
 }
 
-/// Makes the inner packet of an ESP packet. Returns its length with TFC padding, bytes.
+/// Makes the inner packet of an ESP packet. Returns its length with TFC padding, bytes, and where the policy is that let
+/// it in.
 fn deliver(
     tables: &Snapshot,
     device: &Device,
@@ -177,7 +191,7 @@ fn deliver(
     slot: &mut RxSlot,
     seq: u32,
     now: u64,
-) -> Result<usize, Refusal> {
+) -> Result<(usize, usize), Refusal> {
     let without_policy = |reason| (reason, None);
     let mut next_header = decrypt(sa, &mut slot.buf, seq, now).map_err(without_policy)?;
     if sa.spec.mode == Mode::Beet {
@@ -187,22 +201,21 @@ fn deliver(
     let inner = inner_packet(sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
     // kernel: include/net/xfrm.h __xfrm_policy_check2() DST_NOPOLICY
     if device.no_policy {
-        return Ok(len);
+        return Ok((len, usize::MAX));
     }
     let key = (device.id, sa.number, inner.flow);
-    let policy = match passed.find(&key) {
-        Some(place) => passed.get(place),
+    let place = match passed.find(&key) {
+        Some(place) => place,
         None => {
             let policy = receive::check_inner(tables, device, sa, &inner.flow);
             let policy = policy.map_err(|(reason, policy)| (reason, policy.cloned()))?.clone();
-            let place = passed.put(key, policy, None);
-            passed.get(place)
+            passed.put(key, policy, None)
         }
     };
-    if let Some(policy) = policy {
+    if let Some(policy) = passed.get(place) {
         policy.touch(now);
     }
-    Ok(len)
+    Ok((len, place))
 }
 
 /// Why an ESP packet that has an SA is not delivered, and the policy that had a part in it.

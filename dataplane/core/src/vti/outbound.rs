@@ -135,6 +135,13 @@ impl Transmitter {
         self.flows.get(flow.0)?.result.as_ref().ok()
     }
 
+    /// The drop of a packet of the last burst that was to be sent, but was not taken.
+    pub fn drop_of(&self, flow: FlowPlace, reason: Reason) -> Drop {
+        let decision = self.decision(flow);
+        let (sa, policy) = (decision.map(|d| d.sa.clone()), decision.map(|d| d.policy.clone()));
+        Drop { reason, sa, policy, mtu: 0 }
+    }
+
     /// Forgets what was decided with other tables, and lets go of them.
     pub fn follow(&mut self, tables: &Arc<Snapshot>) {
         if !self.tables.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, tables)) {

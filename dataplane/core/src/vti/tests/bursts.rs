@@ -43,7 +43,8 @@ fn transmit(lab: &Lab, packets: &[Vec<u8>], cuts: &[usize]) -> Left {
         TxVerdict::Pending => panic!("left undecided"),
         TxVerdict::Send { flow } => {
             let decision = transmitter.decision(*flow).unwrap();
-            format!("sent by {} mtu {}", decision.sa.spec.spi, decision.route.mtu)
+            let (spi, index) = (decision.sa.spec.spi, decision.policy.spec.index);
+            format!("sent by {spi} for {index} mtu {}", decision.route.mtu)
         }
         TxVerdict::Hop(home) => format!("to {home}"),
         TxVerdict::Hold(policy) => format!("held by {}", policy.spec.index),
@@ -66,7 +67,8 @@ fn receive(lab: &Lab, packets: &[(Peer, Vec<u8>)], cuts: &[usize]) -> Left {
     let tell = |receiver: &Receiver, slot: &RxSlot| match &slot.verdict {
         RxVerdict::Pending => panic!("left undecided"),
         RxVerdict::Deliver { len, way } => {
-            format!("{len} by {} to {:?}", receiver.sa(*way).unwrap().spec.spi, slot.device)
+            let (sa, policy) = (receiver.sa(*way).unwrap(), receiver.policy(*way).unwrap());
+            format!("{len} by {} for {} to {:?}", sa.spec.spi, policy.spec.index, slot.device)
         }
         RxVerdict::Hop(home) => format!("to {home}"),
         RxVerdict::Drop(drop) => format!("{} at {:?}", line(drop), slot.device),
