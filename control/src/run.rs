@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Leave the devices in place at a clean stop, with the host's routes: the host then drops what goes into them.
     #[arg(long)]
     keep_devices: bool,
+    /// Dropped packets to keep of each reason, by each worker, for `uvti drops`; 0 keeps none.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(..=1000))]
+    record: u16,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -103,7 +106,7 @@ fn start<T: Tamper>(args: &Args, tamper: fn() -> T) -> anyhow::Result<Arc<Engine
         .map(|i| SocketUnderlay::open(i == 0).map(|u| Box::new(u) as Box<dyn Underlay>))
         .collect::<std::io::Result<Vec<_>>>()
         .context("cannot open raw sockets: root or CAP_NET_RAW is needed")?;
-    let config = Config { workers, keep_devices: args.keep_devices };
+    let config = Config { workers, keep_devices: args.keep_devices, record: usize::from(args.record) };
     Ok(Engine::start(config, Box::new(host), underlays, tamper)?)
 }
 

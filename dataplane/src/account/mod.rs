@@ -6,12 +6,18 @@
 
 mod bank;
 mod collect;
+mod flight;
 mod flip;
+mod history;
 mod ledger;
+mod recorder;
 mod seam;
 
 pub use bank::{Books, Count, DeviceCounters};
 pub use collect::{Cells, Collector, Row, Stuck};
+pub use flight::{FlightRecorder, Page};
 pub use flip::Flip;
+pub use history::{BUCKET, BUCKETS, History, Tally};
 pub use ledger::Ledger;
+pub use recorder::{Record, Recorder, SNAP, SaName, Tape};
 pub use seam::{Account, Dropped, NoAccount};

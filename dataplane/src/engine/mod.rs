@@ -13,7 +13,7 @@ pub use check::{Identity, Place};
 pub use host::{Created, Host, HostDevice, LinkState};
 pub use system::SystemHost;
 
-use crate::account::{Account, Cells, Collector, Flip, Ledger, Stuck};
+use crate::account::{Account, Cells, Collector, FlightRecorder, Flip, Stuck};
 use crate::io::Underlay;
 use crate::worker::tamper::Tamper;
 use crate::worker::{Bell, Event, Message, Parts, Worker, doors};
@@ -37,6 +37,8 @@ pub struct Config {
     pub workers: u16,
     /// Whether a clean stop leaves the devices in place.
     pub keep_devices: bool,
+    /// Dropped packets to record of each reason and worker; 0 for none.
+    pub record: usize,
 }
 
 /// A running dataplane.
@@ -47,6 +49,7 @@ pub struct Engine {
     state: Mutex<State>,
     stopping: AtomicBool,
     events: Receiver<Event>,
+    flight: FlightRecorder,
 }
 
 /// How to reach a worker.
@@ -92,8 +95,9 @@ impl Engine {
         underlays: Vec<Box<dyn Underlay>>,
         tamper: impl Fn() -> T,
     ) -> Result<Arc<Self>, StartError> {
-        let ledgers = underlays.iter().map(|_| Ledger::default()).collect();
-        Self::start_with(config, host, underlays, tamper, ledgers)
+        let flight = FlightRecorder::new(underlays.len(), config.record);
+        let ledgers = flight.ledgers();
+        Self::start_with(config, host, underlays, tamper, ledgers, flight)
     }
 
     /// Starts the workers with an account each.
@@ -103,6 +107,7 @@ impl Engine {
         underlays: Vec<Box<dyn Underlay>>,
         tamper: impl Fn() -> T,
         accounts: Vec<A>,
+        flight: FlightRecorder,
     ) -> Result<Arc<Self>, StartError> {
         let workers = underlays.len();
         let tables = Arc::new(ArcSwap::from_pointee(Snapshot::new(workers as u16)));
@@ -148,12 +153,23 @@ impl Engine {
             state: Mutex::new(state),
             stopping: AtomicBool::new(false),
             events,
+            flight,
         }))
     }
 
     /// The tables as they are now.
     pub fn tables(&self) -> Arc<Snapshot> {
         self.tables.load_full()
+    }
+
+    /// What was recorded of dropped packets.
+    pub fn flight(&self) -> &FlightRecorder {
+        &self.flight
+    }
+
+    /// The names of all devices, of deleted ones too.
+    pub fn device_names(&self) -> BTreeMap<DeviceId, String> {
+        self.lock().names.clone()
     }
 
     /// Exact totals of everything, and of each device with its name; those of deleted devices too.

@@ -36,7 +36,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 Received::Packet(packet) => self.scratch.rx.push(RxSlot::new(packet)),
                 Received::Damaged { buf, fault, .. } => {
                     self.books.count(&self.nowhere, Way::Rx, Count::In, 1);
-                    self.refuse(DeviceId::NONE, buf, &damage(fault).into());
+                    self.refuse(DeviceId::NONE, buf, &damage(fault).into(), None);
                 }
             }
         }
@@ -96,10 +96,11 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                         slot.buf.len() as u64,
                     );
                 }
-                self.refuse(slot.device, slot.buf, &drop);
+                let outer = (!slot.opened).then_some(&slot.outer);
+                self.refuse(slot.device, slot.buf, &drop, outer);
             }
             RxVerdict::Hop(_) | RxVerdict::Pending => {
-                self.refuse(slot.device, slot.buf, &Reason::RxWorkerGone.into());
+                self.refuse(slot.device, slot.buf, &Reason::RxWorkerGone.into(), Some(&slot.outer));
             }
         }
     }
@@ -131,7 +132,8 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 _ => Reason::RxDeviceRefused,
             };
             let drop = Drop { reason, sa: Some(sa), policy: Some(policy), mtu: 0 };
-            self.dropped(&Dropped { device: id, drop: &drop, packet: delivered[i].bytes(), packets: 1 });
+            let packet = delivered[i].bytes();
+            self.dropped(&Dropped { device: id, drop: &drop, packet, packets: 1, outer: None });
         }
         self.books.count(self.counters(id), Way::Rx, Count::Out, packets);
         self.books.count(self.counters(id), Way::Rx, Count::Bytes, bytes);

@@ -48,7 +48,8 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 // No backend in use delivers either: the buffers hold any packet, and offloads are off.
                 Kind::Truncated | Kind::Segments { .. } => {
                     let (drop, packets) = (Reason::TxNoRoom.into(), item.wire_packets() as u64);
-                    self.dropped(&Dropped { device: id, drop: &drop, packet: item.buf.bytes(), packets });
+                    let packet = item.buf.bytes();
+                    self.dropped(&Dropped { device: id, drop: &drop, packet, packets, outer: None });
                     self.scratch.spent.push(item.buf);
                 }
             }
@@ -97,7 +98,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             }
             TxVerdict::Hop(home) => match self.scratch.hops.get_mut(usize::from(home)) {
                 Some(bufs) => bufs.push(slot.buf),
-                None => self.refuse(id, slot.buf, &Reason::TxWorkerGone.into()),
+                None => self.refuse(id, slot.buf, &Reason::TxWorkerGone.into(), None),
             },
             TxVerdict::Drop(ref drop) => {
                 if let (kind @ (Icmp::Unreachable | Icmp::TooBig), Some(inner)) =
@@ -106,10 +107,10 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 {
                     let _ = self.events.try_send(Event::Icmp(message));
                 }
-                self.refuse(id, slot.buf, drop);
+                self.refuse(id, slot.buf, drop, None);
             }
             // The transmitter decides everything; a packet that it forgot must not vanish.
-            TxVerdict::Pending => self.refuse(id, slot.buf, &Reason::TxSealFailed.into()),
+            TxVerdict::Pending => self.refuse(id, slot.buf, &Reason::TxSealFailed.into(), None),
         }
     }
 
@@ -165,7 +166,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                     let reason = send_failure(failed);
                     let drop = Drop { reason, sa: Some(sa), policy: Some(policy), mtu: 0 };
                     let packet = outgoing[at..end].first().map_or(&[][..], |o| o.buf.bytes());
-                    self.dropped(&Dropped { device: id, drop: &drop, packet, packets: 1 });
+                    self.dropped(&Dropped { device: id, drop: &drop, packet, packets: 1, outer: None });
                 }
             }
             at = end;

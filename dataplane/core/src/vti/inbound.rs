@@ -13,12 +13,14 @@ use std::sync::Arc;
 /// One packet of a burst.
 #[derive(Debug)]
 pub struct RxSlot {
-    /// ESP; after [`RxVerdict::Deliver`] the inner packet.
+    /// ESP; the inner packet once it is `opened`.
     pub buf: Buf,
     /// The outer header.
     pub outer: Outer,
     /// The device it met, or [`DeviceId::NONE`].
     pub device: DeviceId,
+    /// Whether ESP was taken off.
+    pub opened: bool,
     /// What becomes of it.
     pub verdict: RxVerdict,
 }
@@ -26,7 +28,8 @@ pub struct RxSlot {
 impl RxSlot {
     /// A packet read from a socket, not decided yet.
     pub fn new(packet: Incoming) -> Self {
-        Self { buf: packet.buf, outer: packet.outer, device: DeviceId::NONE, verdict: RxVerdict::Pending }
+        let Incoming { buf, outer } = packet;
+        Self { buf, outer, device: DeviceId::NONE, opened: false, verdict: RxVerdict::Pending }
     }
 }
 
@@ -133,6 +136,7 @@ impl Known {
     ) -> Result<(usize, Arc<Policy>), Refusal> {
         let without_policy = |reason| (reason, None);
         let next_header = decrypt(&self.sa, &mut slot.buf, seq, now).map_err(without_policy)?;
+        slot.opened = true;
         let len = slot.buf.len();
         let inner =
             inner_packet(&self.sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
