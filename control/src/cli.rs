@@ -2,7 +2,7 @@
 
 use crate::client::{Client, ClientError};
 use crate::protocol::Namespace;
-use crate::{demo, ip, run, views};
+use crate::{demo, drops, ip, run, views};
 use clap::{Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -57,6 +57,8 @@ enum Command {
         #[arg(short, long)]
         json: bool,
     },
+    /// The last dropped packets of each reason, with their SA and policy; or when packets were dropped.
+    Drops(drops::Args),
     /// Show it all: two namespaces, a tunnel, traffic, and one drop of each kind beside the kernel's counters.
     Demo(demo::Args),
 }
@@ -84,6 +86,12 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
         Command::XfrmStat => finish(ask(control, views::xfrm_stat)),
         Command::Reasons { json } => finish(print(&views::reasons(json))),
         Command::Check { json } => finish(ask(control, |c| views::check(c, json))),
+        Command::Drops(args) => finish(
+            Client::connect(control, &Namespace::Own)
+                .map_err(Into::into)
+                .and_then(|mut client| drops::run(&args, &mut client))
+                .map(|()| ExitCode::SUCCESS),
+        ),
         Command::Demo(args) => finish(demo::run(&args)),
     }
 }

@@ -3,6 +3,7 @@
 mod cli;
 pub mod client;
 mod demo;
+mod drops;
 pub mod ip;
 mod notify;
 pub mod protocol;

@@ -3,6 +3,13 @@
 //! One JSON message a line each way, at most [`MAX_MESSAGE`] bytes. The socket is `<netns inode>.sock` in
 //! `/run/uvti`, or in `$XDG_RUNTIME_DIR/uvti` for a user who may not write there.
 
+mod drops;
+
+pub(crate) use drops::to_hex;
+pub use drops::{
+    DropHistory, DropRecord, DropsPage, DropsQuery, HistoryRow, OuterLabel, PolicyLabel, SaLabel,
+};
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, Read, Write};
@@ -54,6 +61,10 @@ pub enum Request {
         /// Its name, for error messages.
         file: String,
     },
+    /// Recorded drops.
+    Drops(DropsQuery),
+    /// How many packets each reason dropped, over the last minutes.
+    DropHistory,
 }
 
 /// The answer to a [`Request`].
@@ -86,6 +97,10 @@ pub enum Response {
     Check(CheckReport),
     /// To `Reload`.
     Reloaded(Reloaded),
+    /// To `Drops`.
+    Drops(DropsPage),
+    /// To `DropHistory`.
+    DropHistory(DropHistory),
     /// The request was not understood or could not be answered.
     Error(String),
 }

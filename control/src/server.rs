@@ -1,8 +1,8 @@
 //! The dataplane's side of the control socket.
 
 use crate::protocol::{
-    CheckReport, Counts, MessageError, Rejected, Reloaded, Request, Response, Totals, read_message,
-    runtime_dir, socket_paths, write_message,
+    CheckReport, Counts, DropHistory, DropsPage, DropsQuery, MessageError, Rejected, Reloaded, Request,
+    Response, Totals, read_message, runtime_dir, socket_paths, write_message,
 };
 use rustix::process::geteuid;
 use std::fs::{DirBuilder, Permissions};
@@ -52,6 +52,10 @@ pub trait Dataplane: Send + Sync {
     fn refresh(&self);
     /// Replaces the configuration by that of a batch file.
     fn reload(&self, text: &str, file: &str) -> Reloaded;
+    /// Recorded drops; waits for a moment if it is asked to and there are none.
+    fn drops(&self, query: &DropsQuery) -> DropsPage;
+    /// How many packets each reason dropped, over the last minutes.
+    fn drop_history(&self) -> DropHistory;
 }
 
 /// Why the socket could not be bound.
@@ -263,5 +267,7 @@ fn answer(dataplane: &dyn Dataplane, request: Request) -> Response {
         }
         Request::Check => Response::Check(dataplane.check()),
         Request::Reload { text, file } => Response::Reloaded(dataplane.reload(&text, &file)),
+        Request::Drops(query) => Response::Drops(dataplane.drops(&query)),
+        Request::DropHistory => Response::DropHistory(dataplane.drop_history()),
     }
 }

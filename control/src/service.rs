@@ -1,8 +1,12 @@
 //! The engine behind the control socket.
 
+use crate::drops::recorded;
 use crate::ip::parse::Names;
 use crate::ip::{batch, difference};
-use crate::protocol::{CheckReport, CheckRow, Counts, DeviceTotals, Rejected, Reloaded, Totals};
+use crate::protocol::{
+    CheckReport, CheckRow, Counts, DeviceTotals, DropHistory, DropsPage, DropsQuery, Rejected, Reloaded,
+    Totals,
+};
 use crate::server::Dataplane;
 use std::sync::Arc;
 use uvti_core::device::{LinkInfo, LinkKind, LinkSpec};
@@ -127,6 +131,14 @@ impl Dataplane for Service {
             Ok(()) => Reloaded { changes: ops.len(), errors: Vec::new() },
             Err((_, refusal)) => Reloaded { changes: 0, errors: vec![format!("{file}: {refusal}")] },
         }
+    }
+
+    fn drops(&self, query: &DropsQuery) -> DropsPage {
+        recorded::page(&self.0, query)
+    }
+
+    fn drop_history(&self) -> DropHistory {
+        recorded::history(&self.0)
     }
 }
 

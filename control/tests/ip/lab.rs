@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use uvti::ip::system::{Output, System};
-use uvti::protocol::{CheckReport, Counts, Rejected, Reloaded, Totals};
+use uvti::protocol::{CheckReport, Counts, DropHistory, DropsPage, DropsQuery, Rejected, Reloaded, Totals};
 use uvti::server::{Dataplane, Server, wake};
 use uvti_core::device::{LinkInfo, LinkKind, LinkSpec};
 use uvti_core::reason::{LinkStats, Mib};
@@ -171,6 +171,12 @@ impl Dataplane for Lab {
     }
     fn reload(&self, _: &str, _: &str) -> Reloaded {
         Reloaded::default()
+    }
+    fn drops(&self, _: &DropsQuery) -> DropsPage {
+        DropsPage::default()
+    }
+    fn drop_history(&self) -> DropHistory {
+        DropHistory::default()
     }
 }
 
