@@ -97,9 +97,12 @@ fn show_records(args: &Args, client: &mut Client) -> anyhow::Result<()> {
     let mut page = all(client, &mut query)?;
     page.records.iter().for_each(|r| _ = numbers.missed(r));
     sink.start(&page)?;
+    if page.records.is_empty() && !args.follow && !args.json {
+        eprintln!("uvti: no drops are recorded");
+    }
     query.wait = true;
     while args.follow && !sink.is_closed() {
-        page = ask(client, &query)?;
+        page = ask(client, &query).context("no more drops to follow")?;
         page.records.sort_by_key(order);
         sink.more(&page.records, page.records.iter().map(|r| numbers.missed(r)).sum())?;
         query.reached = page.reached;

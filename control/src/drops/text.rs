@@ -59,6 +59,7 @@ pub(super) fn comment(record: &DropRecord) -> String {
         "the outer header is rebuilt: addresses, TOS and ports are the packet's, TTL, ID and DF are not"
             .into()
     });
+    let touched = is_decrypted(record).then(|| "what follows the IV is as decryption left it".into());
     let lines = [
         Some(format!("{}: {meaning}", record.reason)),
         Some(format!("a kernel counts: {counters}")),
@@ -66,8 +67,15 @@ pub(super) fn comment(record: &DropRecord) -> String {
         policy(record),
         Some(format!("device {} worker {}", record.device, record.worker)),
         rebuilt,
+        touched,
     ];
     lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
+}
+
+/// Whether an ESP packet was decrypted in place before it was refused: not all of its bytes are those that came.
+fn is_decrypted(record: &DropRecord) -> bool {
+    let reason = Reason::from_name(&record.reason);
+    matches!(reason, Some(Reason::RxBadIcv | Reason::RxBadPadding | Reason::RxDummy))
 }
 
 /// `sa src A dst B spi 0x00000100 reqid 1 mark 0x1/0xffffffff`.
@@ -146,6 +154,8 @@ mod tests {
         assert_eq!(lines.next(), Some("device vti0 worker 1"));
         let said = comment(&esp_record());
         assert!(said.contains("spi 0x00000200") && said.contains("is rebuilt"), "{said}");
+        let wiped = DropRecord { reason: "rx_bad_icv".into(), ..esp_record() };
+        assert!(comment(&wiped).ends_with("as decryption left it"));
         let quiet = DropRecord { reason: "rx_keepalive".into(), ..record() };
         assert!(comment(&quiet).contains("a kernel counts: nothing"));
     }

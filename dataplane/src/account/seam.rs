@@ -23,7 +23,8 @@ pub struct Dropped<'a> {
 /// Attribution and whatever else wants to know of each drop. A parameter of the worker, as
 /// [`Tamper`](crate::worker::tamper::Tamper) is: benches compare with [`NoAccount`].
 ///
-/// All of it runs on the worker's thread, on the packet path: no locks, system calls or allocations.
+/// All of it runs on the worker's thread, on the packet path: no waiting for a lock, no system calls, and once each
+/// reason has dropped a packet no allocations.
 pub trait Account: Send + 'static {
     /// Packets were dropped. The dense totals have them already.
     fn dropped(&mut self, dropped: &Dropped<'_>);
