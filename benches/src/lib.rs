@@ -3,6 +3,8 @@
 //! Every time is that of one packet. Buffers are 2 KiB, 64 of them in rotation, allocated before the clock starts.
 //! What is not measured (filling a buffer again) happens between bursts of 64, while the clock stands.
 
+pub mod lane;
+
 use criterion::Bencher;
 use ring::aead::{AES_128_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use std::time::{Duration, Instant};

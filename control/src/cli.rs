@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::breakdown::By;
 use crate::client::{Client, ClientError};
 use crate::protocol::Namespace;
 use crate::{demo, drops, ip, run, views};
@@ -36,8 +37,11 @@ enum Command {
         /// The file, as for `uvti run --batch`.
         file: PathBuf,
     },
-    /// Drops by device and reason.
+    /// Traffic, and drops by device and reason.
     Stat {
+        /// Drops alone, by one of these; whichever it is, they add up to the same.
+        #[arg(long, value_enum)]
+        by: Option<By>,
         /// As JSON.
         #[arg(short, long)]
         json: bool,
@@ -82,7 +86,8 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
             ExitCode::from(code)
         }
         Command::Reload { file } => finish(run::reload(&file, control)),
-        Command::Stat { json } => finish(ask(control, |c| views::stat(c, json))),
+        Command::Stat { by: Some(by), json } => finish(ask(control, |c| views::stat_by(c, by, json))),
+        Command::Stat { by: None, json } => finish(ask(control, |c| views::stat(c, json))),
         Command::XfrmStat => finish(ask(control, views::xfrm_stat)),
         Command::Reasons { json } => finish(print(&views::reasons(json))),
         Command::Check { json } => finish(ask(control, |c| views::check(c, json))),

@@ -1,5 +1,6 @@
 //! uvti: the control side. The command line, iproute2's grammar, the control socket, views, the demo.
 
+mod breakdown;
 mod cli;
 pub mod client;
 mod demo;

@@ -5,10 +5,9 @@
 
 mod drops;
 
+pub use crate::breakdown::{Breakdown, By, Line, Subject};
 pub(crate) use drops::to_hex;
-pub use drops::{
-    DropHistory, DropRecord, DropsPage, DropsQuery, HistoryRow, OuterLabel, PolicyLabel, SaLabel,
-};
+pub use drops::{DropHistory, DropRecord, DropsPage, DropsQuery, HistoryRow, OuterLabel};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -48,6 +47,8 @@ pub enum Request {
     Defaults,
     /// Counters and drops of all devices.
     Stat,
+    /// Drops by something.
+    StatBy(By),
     /// The XFRM MIB.
     XfrmStat,
     /// Does every packet add up?
@@ -62,7 +63,7 @@ pub enum Request {
         file: String,
     },
     /// Recorded drops.
-    Drops(DropsQuery),
+    Recorded(DropsQuery),
     /// How many packets each reason dropped, over the last minutes.
     DropHistory,
 }
@@ -91,14 +92,16 @@ pub enum Response {
     Defaults([Action; 3]),
     /// To `Stat`.
     Stat(Totals),
+    /// To `StatBy`.
+    StatBy(Breakdown),
     /// To `XfrmStat`.
     XfrmStat(Vec<(Mib, u64)>),
     /// To `Check`.
     Check(CheckReport),
     /// To `Reload`.
     Reloaded(Reloaded),
-    /// To `Drops`.
-    Drops(DropsPage),
+    /// To `Recorded`.
+    Recorded(DropsPage),
     /// To `DropHistory`.
     DropHistory(DropHistory),
     /// The request was not understood or could not be answered.

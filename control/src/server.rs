@@ -1,8 +1,8 @@
 //! The dataplane's side of the control socket.
 
 use crate::protocol::{
-    CheckReport, Counts, DropHistory, DropsPage, DropsQuery, MessageError, Rejected, Reloaded, Request,
-    Response, Totals, read_message, runtime_dir, socket_paths, write_message,
+    Breakdown, By, CheckReport, Counts, DropHistory, DropsPage, DropsQuery, MessageError, Rejected, Reloaded,
+    Request, Response, Totals, read_message, runtime_dir, socket_paths, write_message,
 };
 use rustix::process::geteuid;
 use std::fs::{DirBuilder, Permissions};
@@ -44,6 +44,8 @@ pub trait Dataplane: Send + Sync {
     fn policy_defaults(&self) -> [Action; 3];
     /// Counters and drops.
     fn totals(&self) -> Totals;
+    /// Drops by something.
+    fn drops(&self, by: By) -> Result<Breakdown, String>;
     /// The XFRM MIB in the kernel's order.
     fn xfrm_stat(&self) -> Vec<(Mib, u64)>;
     /// Does every packet add up?
@@ -53,7 +55,7 @@ pub trait Dataplane: Send + Sync {
     /// Replaces the configuration by that of a batch file.
     fn reload(&self, text: &str, file: &str) -> Reloaded;
     /// Recorded drops; waits for a moment if it is asked to and there are none.
-    fn drops(&self, query: &DropsQuery) -> DropsPage;
+    fn recorded(&self, query: &DropsQuery) -> DropsPage;
     /// How many packets each reason dropped, over the last minutes.
     fn drop_history(&self) -> DropHistory;
 }
@@ -260,6 +262,7 @@ fn answer(dataplane: &dyn Dataplane, request: Request) -> Response {
         Request::Counts => Response::Counts(dataplane.counts()),
         Request::Defaults => Response::Defaults(dataplane.policy_defaults()),
         Request::Stat => Response::Stat(dataplane.totals()),
+        Request::StatBy(by) => dataplane.drops(by).map_or_else(Response::Error, Response::StatBy),
         Request::XfrmStat => Response::XfrmStat(dataplane.xfrm_stat()),
         Request::Refresh => {
             dataplane.refresh();
@@ -267,7 +270,7 @@ fn answer(dataplane: &dyn Dataplane, request: Request) -> Response {
         }
         Request::Check => Response::Check(dataplane.check()),
         Request::Reload { text, file } => Response::Reloaded(dataplane.reload(&text, &file)),
-        Request::Drops(query) => Response::Drops(dataplane.drops(&query)),
+        Request::Recorded(query) => Response::Recorded(dataplane.recorded(&query)),
         Request::DropHistory => Response::DropHistory(dataplane.drop_history()),
     }
 }

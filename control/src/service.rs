@@ -4,8 +4,8 @@ use crate::drops::recorded;
 use crate::ip::parse::Names;
 use crate::ip::{batch, difference};
 use crate::protocol::{
-    CheckReport, CheckRow, Counts, DeviceTotals, DropHistory, DropsPage, DropsQuery, Rejected, Reloaded,
-    Totals,
+    Breakdown, By, CheckReport, CheckRow, Counts, DeviceTotals, DropHistory, DropsPage, DropsQuery, Rejected,
+    Reloaded, Totals,
 };
 use crate::server::Dataplane;
 use std::sync::Arc;
@@ -91,6 +91,11 @@ impl Dataplane for Service {
         Totals { devices, xfrm: mibs(&totals.all) }
     }
 
+    fn drops(&self, by: By) -> Result<Breakdown, String> {
+        let drops = self.0.drops().map_err(|stuck| stuck.to_string())?;
+        Ok(Breakdown::new(&drops, by, &self.0.tables()))
+    }
+
     fn xfrm_stat(&self) -> Vec<(Mib, u64)> {
         self.engine_totals().map(|t| mibs(&t.all)).unwrap_or_default()
     }
@@ -133,7 +138,7 @@ impl Dataplane for Service {
         }
     }
 
-    fn drops(&self, query: &DropsQuery) -> DropsPage {
+    fn recorded(&self, query: &DropsQuery) -> DropsPage {
         recorded::page(&self.0, query)
     }
 

@@ -1,5 +1,6 @@
 //! What uvti shows of its own: drops by reason, the reasons, conservation.
 
+use crate::breakdown::{self, By};
 use crate::client::{Client, ClientError};
 use crate::protocol::{Request, Response};
 use comfy_table::{Cell, CellAlignment, Table, presets};
@@ -7,18 +8,18 @@ use serde_json::json;
 use std::fmt::Write;
 use uvti_core::reason::{Reason, Row};
 
-fn table(headings: &[&str]) -> Table {
+pub(crate) fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(headings.iter().map(Cell::new));
     table
 }
 
-fn number(n: impl ToString) -> Cell {
+pub(crate) fn number(n: impl ToString) -> Cell {
     Cell::new(n).set_alignment(CellAlignment::Right)
 }
 
-fn lines(table: &Table) -> String {
+pub(crate) fn lines(table: &Table) -> String {
     let mut text = String::new();
     for line in table.lines() {
         text.push_str(line.trim_end());
@@ -68,6 +69,15 @@ pub(crate) fn stat(client: &mut Client, json: bool) -> Result<(String, bool), Cl
         true => _ = write!(text, "\n{}", lines(&drops)),
         false => text.push_str("\nno drops\n"),
     }
+    Ok((text, true))
+}
+
+/// `uvti stat --by`.
+pub(crate) fn stat_by(client: &mut Client, by: By, json: bool) -> Result<(String, bool), ClientError> {
+    let Response::StatBy(breakdown) = client.ask(&Request::StatBy(by))? else {
+        return Err(ClientError::Unexpected);
+    };
+    let text = if json { pretty(&json!(breakdown)) } else { breakdown::text(&breakdown) };
     Ok((text, true))
 }
 

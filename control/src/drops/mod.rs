@@ -125,8 +125,8 @@ fn all(client: &mut Client, query: &mut DropsQuery) -> Result<DropsPage, ClientE
 }
 
 fn ask(client: &mut Client, query: &DropsQuery) -> Result<DropsPage, ClientError> {
-    match client.ask(&Request::Drops(query.clone()))? {
-        Response::Drops(page) => Ok(page),
+    match client.ask(&Request::Recorded(query.clone()))? {
+        Response::Recorded(page) => Ok(page),
         _ => Err(ClientError::Unexpected),
     }
 }

@@ -1,16 +1,13 @@
 //! The dataplane's side of `uvti drops`: what the engine recorded, as the control socket carries it.
 
-use crate::protocol::{
-    DropHistory, DropRecord, DropsPage, DropsQuery, HistoryRow, OuterLabel, PolicyLabel, SaLabel,
-};
+use crate::protocol::{DropHistory, DropRecord, DropsPage, DropsQuery, HistoryRow, OuterLabel};
 use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uvti_core::device::DeviceId;
 use uvti_core::packet::Outer;
 use uvti_core::reason::Reason;
-use uvti_core::tables::Policy;
-use uvti_dataplane::account::{BUCKET, BUCKETS, Page, Record, SaName};
+use uvti_dataplane::account::{BUCKET, BUCKETS, Page, PolicyName, Record};
 use uvti_dataplane::engine::Engine;
 
 /// Records a page: 5 MB of hexadecimal digits at most, well below the longest message.
@@ -71,8 +68,8 @@ fn record(r: Record, names: &BTreeMap<DeviceId, String>) -> DropRecord {
         nth: r.nth,
         device: names.get(&r.device).cloned().unwrap_or_else(|| "-".to_owned()),
         reason: r.reason.to_string(),
-        sa: r.sa.map(|SaName { src, dst, spi, reqid, mark }| SaLabel { src, dst, spi, reqid, mark }),
-        policy: r.policy.as_deref().map(policy),
+        sa: r.sa,
+        policy: r.policy.as_deref().map(PolicyName::from),
         outer: r.outer.map(|Outer { src, dst, tos, udp }| OuterLabel {
             src,
             dst,
@@ -81,17 +78,5 @@ fn record(r: Record, names: &BTreeMap<DeviceId, String>) -> DropRecord {
         }),
         len: r.len,
         packet: r.packet,
-    }
-}
-
-fn policy(policy: &Policy) -> PolicyLabel {
-    let s = &policy.spec;
-    PolicyLabel {
-        index: s.index,
-        dir: s.dir,
-        priority: s.priority,
-        action: s.action,
-        mark: s.mark,
-        sel: s.sel.clone(),
     }
 }

@@ -1,8 +1,9 @@
 //! Records for tests.
 
-use crate::protocol::{DropRecord, OuterLabel, PolicyLabel, SaLabel};
+use crate::protocol::{DropRecord, OuterLabel};
 use uvti_core::packet::testing::udp4;
-use uvti_core::xfrm::{Action, Direction, Family, Mark, Selector, Spi};
+use uvti_core::xfrm::{Direction, Family, Mark, Proto, SaId, Selector, Spi};
+use uvti_dataplane::account::{PolicyName, SaName};
 
 /// 13:46:40.123456789 UTC on 24 November 2026.
 pub(crate) const TIME: u64 = 1_795_528_000_123_456_789;
@@ -18,11 +19,10 @@ pub(crate) fn record() -> DropRecord {
         device: "vti0".into(),
         reason: "tx_no_sa".into(),
         sa: None,
-        policy: Some(PolicyLabel {
+        policy: Some(PolicyName {
             index: 9,
             dir: Direction::Out,
             priority: 100,
-            action: Action::Allow,
             mark: Mark::exact(1),
             sel: Selector { dst: "10.2.0.0/16".parse().unwrap(), ..Selector::any(Family::V4) },
         }),
@@ -36,9 +36,10 @@ pub(crate) fn record() -> DropRecord {
 pub(crate) fn esp_record() -> DropRecord {
     let packet = [&0x200_u32.to_be_bytes()[..], &7_u32.to_be_bytes(), &[0xaa; 92]].concat();
     let (src, dst) = ("198.51.100.2".parse().unwrap(), "198.51.100.1".parse().unwrap());
+    let id = SaId { dst, spi: Spi(0x200), proto: Proto::Esp, mark: Mark::default() };
     DropRecord {
         reason: "rx_replay_duplicate".into(),
-        sa: Some(SaLabel { src, dst, spi: Spi(0x200), reqid: 1, mark: Mark::default() }),
+        sa: Some(SaName { id, reqid: 1 }),
         policy: None,
         outer: Some(OuterLabel { src, dst, tos: 0, udp: None }),
         len: packet.len(),

@@ -1,14 +1,16 @@
 //! A record in words: one line for people, one object for programs.
 
 use super::frame::Frame;
+use crate::breakdown;
 use crate::ip::show;
-use crate::protocol::{DropRecord, PolicyLabel, SaLabel, to_hex};
+use crate::protocol::{DropRecord, to_hex};
 use crate::views::kernel_counts;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use uvti_core::reason::{Reason, Row};
-use uvti_core::xfrm::{Action, Mark};
+use uvti_core::xfrm::Mark;
+use uvti_dataplane::account::{PolicyName, SaName};
 
 /// `TIME DEVICE REASON worker N [KERNEL COUNTERS] sa … policy …: PACKET`, with the time of the zone.
 pub(super) fn line(record: &DropRecord, zone: &TimeZone) -> String {
@@ -25,15 +27,18 @@ pub(super) fn line(record: &DropRecord, zone: &TimeZone) -> String {
 /// A record as a JSON object.
 pub(super) fn object(record: &DropRecord) -> Value {
     let frame = Frame::of(record);
-    let sa = |s: &SaLabel| {
-        json!({
-            "src": s.src, "dst": s.dst, "spi": s.spi.to_string(), "reqid": s.reqid, "mark": optional_mark(s.mark),
-        })
+    let mark = |m: Mark| (!m.is_unset()).then(|| show::mark(m));
+    let sa = |s: &SaName| {
+        let SaName { id, reqid } = s;
+        json!({ "dst": id.dst, "spi": id.spi.to_string(), "reqid": reqid, "mark": mark(id.mark) })
     };
-    let policy = |p: &PolicyLabel| {
+    let policy = |p: &PolicyName| {
+        let PolicyName { index, dir, priority, mark: m, sel } = p;
+        let mut selector = String::new();
+        show::selector(&mut selector, sel);
         json!({
-            "index": p.index, "dir": p.dir.name(), "priority": p.priority, "action": p.action.name(),
-            "mark": optional_mark(p.mark), "selector": selector(p),
+            "index": index, "dir": dir.name(), "priority": priority, "mark": mark(*m),
+            "selector": selector.trim_end(),
         })
     };
     json!({
@@ -78,34 +83,14 @@ fn is_decrypted(record: &DropRecord) -> bool {
     matches!(reason, Some(Reason::RxBadIcv | Reason::RxBadPadding | Reason::RxDummy))
 }
 
-/// `sa src A dst B spi 0x00000100 reqid 1 mark 0x1/0xffffffff`.
+/// `sa 198.51.100.2 spi 0x00000100 reqid 1 mark 0x1`.
 fn sa(record: &DropRecord) -> Option<String> {
-    let SaLabel { src, dst, spi, reqid, mark } = record.sa?;
-    let mark = optional_mark(mark).map(|m| format!(" mark {m}")).unwrap_or_default();
-    Some(format!("sa src {src} dst {dst} spi {spi} reqid {reqid}{mark}"))
+    record.sa.as_ref().map(|name| format!("sa {}", breakdown::sa(name)))
 }
 
-/// `policy index 9 dir out priority 0 src 10.1.0.0/16 dst 10.2.0.0/16`.
+/// `policy index 9 dir out prio 0 src 10.1.0.0/16 dst 10.2.0.0/16 mark 0x1`.
 fn policy(record: &DropRecord) -> Option<String> {
-    let p = record.policy.as_ref()?;
-    let action = if p.action == Action::Block { " action block" } else { "" };
-    let mark = optional_mark(p.mark).map(|m| format!(" mark {m}")).unwrap_or_default();
-    let PolicyLabel { index, priority, .. } = p;
-    Some(format!(
-        "policy index {index} dir {}{action} priority {priority}{mark} {}",
-        p.dir.name(),
-        selector(p)
-    ))
-}
-
-fn selector(policy: &PolicyLabel) -> String {
-    let mut text = String::new();
-    show::selector(&mut text, &policy.sel);
-    text.trim_end().to_owned()
-}
-
-fn optional_mark(mark: Mark) -> Option<String> {
-    (!mark.is_unset()).then(|| show::mark(mark))
+    record.policy.as_ref().map(|name| format!("policy {}", breakdown::policy(name)))
 }
 
 fn counters(record: &DropRecord) -> String {
@@ -132,14 +117,14 @@ mod tests {
         assert_eq!(
             line(&record(), &TimeZone::UTC),
             "2026-11-24 13:46:40.123456 vti0 tx_no_sa worker 1 [tx_errors, carrier, XfrmOutNoStates] \
-             policy index 9 dir out priority 100 mark 0x1/0xffffffff src 0.0.0.0/0 dst 10.2.0.0/16: \
+             policy index 9 dir out prio 100 src 0.0.0.0/0 dst 10.2.0.0/16 mark 0x1: \
              10.1.0.2.40000 > 10.2.0.2.5000 UDP len 100"
         );
         assert_eq!(
             line(&esp_record(), &TimeZone::UTC),
             "2026-11-24 13:46:40.123456 vti0 rx_replay_duplicate worker 1 \
              [rx_errors, rx_dropped, XfrmInStateSeqError, SA replay] \
-             sa src 198.51.100.2 dst 198.51.100.1 spi 0x00000200 reqid 1: \
+             sa 198.51.100.1 spi 0x00000200 reqid 1: \
              198.51.100.2 > 198.51.100.1 ESP spi 0x00000200 seq 7 len 120"
         );
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
-use uvti_core::xfrm::{Action, Direction, Mark, Selector, Spi};
+use uvti_dataplane::account::{PolicyName, SaName};
 
 /// Which recorded packets are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,9 +44,9 @@ pub struct DropRecord {
     /// Name of the reason.
     pub reason: String,
     /// The SA that had a part in it.
-    pub sa: Option<SaLabel>,
+    pub sa: Option<SaName>,
     /// The policy that had a part in it.
-    pub policy: Option<PolicyLabel>,
+    pub policy: Option<PolicyName>,
     /// The outer header that was taken off the packet, if it was not opened.
     pub outer: Option<OuterLabel>,
     /// Length of the whole packet, bytes.
@@ -54,38 +54,6 @@ pub struct DropRecord {
     /// The packet, or the beginning of it.
     #[serde(with = "hex")]
     pub packet: Vec<u8>,
-}
-
-/// What names an SA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SaLabel {
-    /// Outer source.
-    pub src: IpAddr,
-    /// Outer destination.
-    pub dst: IpAddr,
-    /// SPI.
-    pub spi: Spi,
-    /// Request id.
-    pub reqid: u32,
-    /// Mark.
-    pub mark: Mark,
-}
-
-/// What names a policy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyLabel {
-    /// Index.
-    pub index: u32,
-    /// Direction.
-    pub dir: Direction,
-    /// Priority.
-    pub priority: u32,
-    /// What it does with a packet.
-    pub action: Action,
-    /// Mark.
-    pub mark: Mark,
-    /// The packets it is for.
-    pub sel: Selector,
 }
 
 /// An outer header.

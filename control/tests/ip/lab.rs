@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use uvti::ip::system::{Output, System};
-use uvti::protocol::{CheckReport, Counts, DropHistory, DropsPage, DropsQuery, Rejected, Reloaded, Totals};
+use uvti::protocol::{
+    Breakdown, By, CheckReport, Counts, DropHistory, DropsPage, DropsQuery, Rejected, Reloaded, Totals,
+};
 use uvti::server::{Dataplane, Server, wake};
 use uvti_core::device::{LinkInfo, LinkKind, LinkSpec};
 use uvti_core::reason::{LinkStats, Mib};
@@ -163,6 +165,9 @@ impl Dataplane for Lab {
     fn totals(&self) -> Totals {
         Totals::default()
     }
+    fn drops(&self, by: By) -> Result<Breakdown, String> {
+        Ok(Breakdown { by, lines: Vec::new(), total: 0 })
+    }
     fn xfrm_stat(&self) -> Vec<(Mib, u64)> {
         Vec::new()
     }
@@ -172,7 +177,7 @@ impl Dataplane for Lab {
     fn reload(&self, _: &str, _: &str) -> Reloaded {
         Reloaded::default()
     }
-    fn drops(&self, _: &DropsQuery) -> DropsPage {
+    fn recorded(&self, _: &DropsQuery) -> DropsPage {
         DropsPage::default()
     }
     fn drop_history(&self) -> DropHistory {

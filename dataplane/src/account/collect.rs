@@ -1,5 +1,7 @@
 //! Adding up what the workers counted.
 
+use super::attributed::{Attributed, AttributedRow};
+use super::attribution::Shelf;
 use super::bank::{CELLS, Count, DeviceCounters, cell, drop_cell};
 use super::flip::Flip;
 use std::collections::BTreeMap;
@@ -87,14 +89,18 @@ pub struct Row {
 #[derive(Debug)]
 pub struct Collector {
     flips: Vec<Arc<Flip>>,
+    shelves: Vec<Arc<Shelf>>,
+    attributed: Attributed,
     devices: BTreeMap<DeviceId, Arc<DeviceCounters>>,
     totals: BTreeMap<(DeviceId, usize), Cells>,
 }
 
 impl Collector {
-    /// For workers with these agreements.
-    pub fn new(flips: Vec<Arc<Flip>>) -> Self {
-        Self { flips, devices: BTreeMap::new(), totals: BTreeMap::new() }
+    /// For workers with these agreements, which leave what they attribute on these shelves; at most so many rows of it
+    /// are kept.
+    pub fn new(flips: Vec<Arc<Flip>>, shelves: Vec<Arc<Shelf>>, rows: usize) -> Self {
+        let attributed = Attributed::new(rows);
+        Self { flips, shelves, attributed, devices: BTreeMap::new(), totals: BTreeMap::new() }
     }
 
     /// A new device's counters, to be handed to the workers.
@@ -117,6 +123,9 @@ impl Collector {
                 let total = self.totals.entry((*id, worker)).or_default();
                 counters.drain(worker, bank, &mut total.0);
             }
+            if let Some(shelf) = self.shelves.get(worker) {
+                self.attributed.take(&mut shelf.page());
+            }
         }
         Ok(())
     }
@@ -127,6 +136,11 @@ impl Collector {
             .iter()
             .map(|((device, worker), cells)| Row { device: *device, worker: *worker, cells: cells.clone() })
             .collect()
+    }
+
+    /// Drops by SA and policy: for each device and reason as many as in the totals.
+    pub fn attributed(&self) -> Vec<AttributedRow> {
+        self.attributed.rows()
     }
 
     /// Totals of one device over all workers.

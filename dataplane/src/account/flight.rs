@@ -1,5 +1,6 @@
 //! The flight recorder of a whole dataplane: the tapes and histories of all workers, for whoever reads.
 
+use super::attribution::Attribution;
 use super::history::History;
 use super::ledger::Ledger;
 use super::recorder::{Record, Tape};
@@ -34,10 +35,10 @@ impl FlightRecorder {
         }
     }
 
-    /// The workers' sides, in their order.
-    pub fn ledgers(&self) -> Vec<Ledger> {
+    /// The workers' sides, in their order, each with an attribution of its own.
+    pub fn ledgers(&self, attribution: impl Fn() -> Attribution) -> Vec<Ledger> {
         let pairs = self.tapes.iter().zip(&self.histories);
-        pairs.map(|(tape, history)| Ledger::new(tape.clone(), history.clone())).collect()
+        pairs.map(|(tape, history)| Ledger::new(attribution(), tape.clone(), history.clone())).collect()
     }
 
     /// At most `most` records behind the places reached before (from the start where there is none): of one reason, or
@@ -79,7 +80,7 @@ mod tests {
     #[test]
     fn pages_reach_every_record_of_every_worker_once() {
         let flight = FlightRecorder::new(3, 4);
-        for (worker, ledger) in flight.ledgers().iter_mut().enumerate() {
+        for (worker, ledger) in flight.ledgers(|| Attribution::new(8)).iter_mut().enumerate() {
             for reason in [Reason::TxNoSa, Reason::TxTooBig, Reason::RxNoSa] {
                 for _ in 0..worker + 3 {
                     let drop = &reason.into();

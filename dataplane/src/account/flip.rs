@@ -38,10 +38,11 @@ impl Flip {
         self.open.store(bank, Ordering::Release);
     }
 
-    /// The collector: asks for the other bank. Not before the last flip was [`done`](Self::done).
+    /// The collector: asks for the other bank, unless what it asked for last is not [`done`](Self::done) yet.
     pub fn ask(&self) {
-        let wanted = self.wanted.load(Ordering::Relaxed);
-        self.wanted.store(1 - wanted, Ordering::Release);
+        if let Some(left) = self.done() {
+            self.wanted.store(left, Ordering::Release);
+        }
     }
 
     /// The collector: the bank that the worker has left, once it has.

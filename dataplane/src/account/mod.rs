@@ -4,6 +4,8 @@
 //! a flip, which the worker makes between two bursts, and then adds up and zeroes the bank that was left: no lock, no
 //! shared read-modify-write, no allocation on the packet path.
 
+mod attributed;
+mod attribution;
 mod bank;
 mod collect;
 mod flight;
@@ -12,12 +14,16 @@ mod history;
 mod ledger;
 mod recorder;
 mod seam;
+#[cfg(test)]
+mod tests;
 
+pub use attributed::{AttributedRow, PolicyName};
+pub use attribution::{Attribution, DEFAULT_ROWS, Key, Party, SaName, Shelf};
 pub use bank::{Books, Count, DeviceCounters};
 pub use collect::{Cells, Collector, Row, Stuck};
 pub use flight::{FlightRecorder, Page};
 pub use flip::Flip;
 pub use history::{BUCKET, BUCKETS, History, Tally};
 pub use ledger::Ledger;
-pub use recorder::{Record, Recorder, SNAP, SaName, Tape};
+pub use recorder::{DEFAULT_RECORDS, Record, Recorder, SNAP, Tape};
 pub use seam::{Account, Dropped, NoAccount};

@@ -3,18 +3,19 @@
 //! A worker writes to its own [`Tape`] at most one packet a reason and burst. Memory is bounded: so many packets a
 //! reason, each cut at [`SNAP`] bytes. It is taken when a reason drops its first packet, and never again.
 
+use super::attribution::SaName;
 use super::seam::Dropped;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use uvti_core::device::DeviceId;
 use uvti_core::packet::Outer;
 use uvti_core::reason::Reason;
 use uvti_core::tables::Policy;
-use uvti_core::xfrm::{Mark, Sa, Spi};
 
 /// Bytes kept of a packet: whole packets of a link of 1500 bytes, and the headers of larger ones.
 pub const SNAP: usize = 2048;
+/// Packets kept of each reason, unless it is told otherwise.
+pub const DEFAULT_RECORDS: usize = 16;
 
 /// A dropped packet, as it is remembered.
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ pub struct Record {
     pub device: DeviceId,
     /// Why.
     pub reason: Reason,
-    /// The SA that had a part in it.
+    /// The SA that had a part in it: its name alone, for a recorded packet must not keep the keys of a deleted SA.
     pub sa: Option<SaName>,
     /// The policy that had a part in it.
     pub policy: Option<Arc<Policy>>,
@@ -41,28 +42,6 @@ pub struct Record {
     pub len: usize,
     /// The packet, or its first [`SNAP`] bytes.
     pub packet: Vec<u8>,
-}
-
-/// What names an SA. A copy, for a recorded packet must not keep the keys of an SA that was deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SaName {
-    /// Outer source.
-    pub src: IpAddr,
-    /// Outer destination.
-    pub dst: IpAddr,
-    /// SPI.
-    pub spi: Spi,
-    /// Request id.
-    pub reqid: u32,
-    /// Mark.
-    pub mark: Mark,
-}
-
-impl SaName {
-    fn of(sa: &Sa) -> Self {
-        let s = &sa.spec;
-        Self { src: s.src, dst: s.dst, spi: s.spi, reqid: s.reqid, mark: s.mark }
-    }
 }
 
 /// What one worker has recorded: it writes, anybody may read.
@@ -218,7 +197,7 @@ impl Recorder {
             worker: tape.worker,
             device: dropped.device,
             reason: drop.reason,
-            sa: drop.sa.as_deref().map(SaName::of),
+            sa: drop.sa.as_deref().map(SaName::from),
             policy: drop.policy.clone(),
             outer: dropped.outer.copied(),
             len: dropped.packet.len(),
@@ -350,7 +329,7 @@ mod tests {
         std::mem::drop(drop);
         assert_eq!(Arc::strong_count(&sa), held, "its keys are not kept");
         let record = all(&tape).remove(0);
-        assert_eq!(record.sa, Some(SaName::of(&sa)));
+        assert_eq!(record.sa, Some(SaName::from(&*sa)));
         assert_eq!(record.policy.unwrap().spec, policy.spec);
     }
 }

@@ -13,7 +13,9 @@ pub use check::{Identity, Place};
 pub use host::{Created, Host, HostDevice, LinkState};
 pub use system::SystemHost;
 
-use crate::account::{Account, Cells, Collector, FlightRecorder, Flip, Stuck};
+use crate::account::{
+    Account, AttributedRow, Attribution, Cells, Collector, FlightRecorder, Flip, Row, Shelf, Stuck,
+};
 use crate::io::Underlay;
 use crate::worker::tamper::Tamper;
 use crate::worker::{Bell, Event, Message, Parts, Worker, doors};
@@ -37,6 +39,8 @@ pub struct Config {
     pub workers: u16,
     /// Whether a clean stop leaves the devices in place.
     pub keep_devices: bool,
+    /// Rows of SAs and policies that drops are attributed to, a worker and in all.
+    pub attribution_rows: usize,
     /// Dropped packets to record of each reason and worker; 0 for none.
     pub record: usize,
 }
@@ -96,17 +100,20 @@ impl Engine {
         tamper: impl Fn() -> T,
     ) -> Result<Arc<Self>, StartError> {
         let flight = FlightRecorder::new(underlays.len(), config.record);
-        let ledgers = flight.ledgers();
-        Self::start_with(config, host, underlays, tamper, ledgers, flight)
+        let ledgers = flight.ledgers(|| Attribution::new(config.attribution_rows));
+        let shelves = ledgers.iter().map(|l| l.attribution.shelf()).collect();
+        Self::start_with(config, host, underlays, tamper, ledgers, shelves, flight)
     }
 
-    /// Starts the workers with an account each.
-    fn start_with<T: Tamper, A: Account>(
+    /// Starts the workers with an account each; benches do without any.
+    #[doc(hidden)]
+    pub fn start_with<T: Tamper, A: Account>(
         config: Config,
         host: Box<dyn Host>,
         underlays: Vec<Box<dyn Underlay>>,
         tamper: impl Fn() -> T,
         accounts: Vec<A>,
+        shelves: Vec<Arc<Shelf>>,
         flight: FlightRecorder,
     ) -> Result<Arc<Self>, StartError> {
         let workers = underlays.len();
@@ -114,7 +121,7 @@ impl Engine {
         let flips: Vec<_> = (0..workers).map(|_| Arc::new(Flip::default())).collect();
         let bells = (0..workers).map(|_| Bell::new().map(Arc::new)).collect::<io::Result<Vec<_>>>()?;
         let (doors, inboxes) = doors(&bells);
-        let mut collector = Collector::new(flips.clone());
+        let mut collector = Collector::new(flips.clone(), shelves, config.attribution_rows);
         let nowhere = collector.add_device(DeviceId::NONE);
         let (event_sender, events) = bounded(EVENTS);
         let mut handles = Vec::new();
@@ -186,6 +193,17 @@ impl Engine {
         Ok(Totals { all: state.collector.all(), nowhere: state.collector.device(DeviceId::NONE), devices })
     }
 
+    /// Drops of each device on each worker, and the same by SA and policy. Names of deleted devices stay.
+    pub fn drops(&self) -> Result<Drops, Stuck> {
+        let mut state = self.lock();
+        state.collector.collect(|w| self.workers[w].bell.ring())?;
+        Ok(Drops {
+            rows: state.collector.rows(),
+            attributed: state.collector.attributed(),
+            names: state.names.clone(),
+        })
+    }
+
     /// Devices with their counters.
     pub fn links(&self) -> Result<Vec<LinkInfo>, Stuck> {
         let totals = self.totals()?;
@@ -255,4 +273,15 @@ pub struct Totals {
     pub nowhere: Cells,
     /// By device.
     pub devices: Vec<(DeviceId, String, Cells)>,
+}
+
+/// All drops at one moment. For each device and reason both tables add up to the same.
+#[derive(Clone, Debug)]
+pub struct Drops {
+    /// By device and worker.
+    pub rows: Vec<Row>,
+    /// By SA and policy.
+    pub attributed: Vec<AttributedRow>,
+    /// Names of devices, also of deleted ones.
+    pub names: BTreeMap<DeviceId, String>,
 }

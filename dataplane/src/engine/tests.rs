@@ -77,8 +77,8 @@ fn lab<T: Tamper>(workers: u16, tamper: impl Fn() -> T) -> Lab {
     let (icmp_sender, icmp) = unbounded();
     let host = Box::new(MemoryHost { tuns: tuns.clone(), icmp: icmp_sender });
     let underlays = net.iter().map(|n| Box::new(n.clone()) as Box<dyn Underlay>).collect();
-    let engine =
-        Engine::start(Config { workers, keep_devices: false, record: 16 }, host, underlays, tamper).unwrap();
+    let config = Config { workers, keep_devices: false, attribution_rows: 8, record: 16 };
+    let engine = Engine::start(config, host, underlays, tamper).unwrap();
     Lab { engine, tuns, net, icmp }
 }
 
@@ -290,6 +290,64 @@ fn failed_sends_are_dropped_by_reason_and_the_sender_is_told() {
     assert_eq!((message.bytes[0], message.bytes[1], message.dst), (3, 1, "10.1.0.2".parse().unwrap()));
     a.engine.stop();
     upkeep.join().unwrap();
+}
+
+/// SPI, policy index and reason of every row, and how many packets.
+fn attributed(engine: &Engine) -> Vec<(Option<u32>, Option<u32>, Reason, u64)> {
+    let drops = engine.drops().unwrap();
+    for reason in Reason::ALL {
+        let dense: u64 = drops.rows.iter().map(|r| r.cells.dropped(*reason)).sum();
+        let rows = drops.attributed.iter().filter(|r| r.key.reason == *reason);
+        assert_eq!(rows.map(|r| r.packets).sum::<u64>(), dense, "{reason}");
+    }
+    let row = |r: &AttributedRow| {
+        (r.sa.map(|s| s.id.spi.0), r.policy.as_ref().map(|p| p.index), r.key.reason, r.packets)
+    };
+    let mut rows: Vec<_> = drops.attributed.iter().map(row).collect();
+    rows.sort_unstable();
+    rows
+}
+
+#[test]
+fn drops_are_attributed_wherever_they_happen() {
+    let a = lab(2, || Honest);
+    let mut ops = tunnel(2);
+    ops.push(Op::PolicyAdd(Box::new(policy(Direction::Out, LOCAL, REMOTE, 77, "10.2.7.0/24"))));
+    a.engine.apply(&ops).unwrap();
+    let refused = Outcome::Failed(crate::io::Errno::PERM);
+    let out = |i: usize| a.engine.tables().policies.of(Direction::Out)[i].spec.index;
+    a.net.iter().for_each(|n| n.script([refused; 2]));
+    a.send(1, 2);
+    until("two refused", || dropped(&a.engine, Reason::TxSendFailed) == 2);
+    let tun = a.tuns.lock().unwrap()[0].clone();
+    for net in ["10.2.7.1", "10.9.9.9", "10.2.7.1"] {
+        tun.host_sends(&testing::udp4("10.1.0.2", net, 1, 2, 100));
+    }
+    until("three dropped", || tx_in(&a.engine) == 5 && dropped(&a.engine, Reason::TxNoSa) == 2);
+    let mut expected = vec![
+        (Some(0x1000), Some(out(0)), Reason::TxSendFailed, 1),
+        (Some(0x1001), Some(out(1)), Reason::TxSendFailed, 1),
+        (None, Some(out(2)), Reason::TxNoSa, 2),
+        (None, None, Reason::TxNoPolicy, 1),
+    ];
+    expected.sort_unstable();
+    assert_eq!(attributed(&a.engine), expected);
+}
+
+#[test]
+fn a_successor_does_not_inherit_drops() {
+    let a = lab(1, || Honest);
+    a.engine.apply(&tunnel(1)).unwrap();
+    let spec = sa(LOCAL, REMOTE, 0x1000);
+    for life in 1..=3 {
+        a.net[0].script([Outcome::QueueFull]);
+        a.send(1, 1);
+        until("one refused", || dropped(&a.engine, Reason::TxLowerQueueFull) == life);
+        a.engine.apply(&[Op::StateDel(spec.id()), Op::StateAdd(Box::new(spec.clone()))]).unwrap();
+    }
+    let rows = attributed(&a.engine);
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    assert!(rows.iter().all(|(spi, .., packets)| (*spi, *packets) == (Some(0x1000), 1)), "{rows:?}");
 }
 
 #[test]

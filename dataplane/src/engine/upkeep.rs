@@ -39,8 +39,15 @@ impl Engine {
             if changed() || looked.elapsed() >= LOOK {
                 looked = Instant::now();
                 self.refresh();
+                self.gather();
             }
         }
+    }
+
+    /// So that the workers' tables of SAs and policies hold a second's drops, not a day's.
+    fn gather(&self) {
+        // A worker that hangs is told to whoever asks for totals.
+        let _ = self.lock().collector.collect(|w| self.workers[w].bell.ring());
     }
 
     fn handle(&self, event: Event, limit: &mut RateLimit, now: Duration, dead: &mut Vec<Arc<Sa>>) {

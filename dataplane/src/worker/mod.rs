@@ -9,6 +9,7 @@ mod inbound;
 mod outbound;
 mod poll;
 pub mod tamper;
+mod told;
 
 pub(crate) use bell::Bell;
 pub(crate) use hop::{CAPACITY as HOP_CAPACITY, Door, Inbox, doors};
@@ -112,6 +113,7 @@ pub(crate) struct Worker<T, A> {
     account: A,
     transmitter: Transmitter,
     opener: Opener,
+    told: told::Told,
     scratch: Scratch,
     /// Packets that other workers had no room for: nothing more is read until they have gone.
     pending: Vec<Pending>,
@@ -172,6 +174,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             account: parts.account,
             transmitter: Transmitter::default(),
             opener: Opener::default(),
+            told: told::Told::default(),
             scratch,
             pending: Vec::new(),
             stop: false,
@@ -315,8 +318,13 @@ impl<T: Tamper, A: Account> Worker<T, A> {
     /// Where every dropped packet ends: counts it, tells the account, and the engine of an SA that is used up.
     fn dropped(&mut self, dropped: &Dropped<'_>) {
         let Dropped { device, drop, packets, .. } = *dropped;
-        self.books.drop(self.counters(device), drop.reason, packets);
-        self.account.dropped(dropped);
+        // A device that is gone is none in the books, hence in the accounts, which must add up to them.
+        let (device, counters) = match self.ports.get(&device) {
+            Some(port) => (device, &port.counters),
+            None => (DeviceId::NONE, &self.nowhere),
+        };
+        self.books.drop(counters, drop.reason, packets);
+        self.account.dropped(&Dropped { device, ..*dropped });
         if let (Reason::TxSaExpired | Reason::RxSaExpired, Some(sa)) = (drop.reason, &drop.sa) {
             // If the queue is full the SA stays dead all the same.
             let _ = self.events.try_send(Event::Expired(sa.clone()));

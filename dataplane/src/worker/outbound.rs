@@ -83,13 +83,13 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             self.act(id, slot);
         }
         self.scratch.tx = burst;
+        self.told.clear();
         self.send(id);
         self.send_hops(Way::Tx, id);
         self.account.burst_done();
     }
 
     fn act(&mut self, id: DeviceId, slot: TxSlot) {
-        let inner = slot.inner().copied();
         match slot.verdict {
             TxVerdict::Send { path_mtu, sa, policy } => {
                 let mark = sa.spec.output_mark.value & sa.spec.output_mark.mask;
@@ -101,16 +101,28 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 None => self.refuse(id, slot.buf, &Reason::TxWorkerGone.into(), None),
             },
             TxVerdict::Drop(ref drop) => {
-                if let (kind @ (Icmp::Unreachable | Icmp::TooBig), Some(inner)) =
-                    (drop.reason.row().icmp, inner)
-                    && let Some(message) = icmp::error(kind, slot.buf.bytes(), &inner, drop.mtu)
-                {
-                    let _ = self.events.try_send(Event::Icmp(message));
-                }
+                self.tell_sender(&slot, drop);
                 self.refuse(id, slot.buf, drop, None);
             }
             // The transmitter decides everything; a packet that it forgot must not vanish.
             TxVerdict::Pending => self.refuse(id, slot.buf, &Reason::TxSealFailed.into(), None),
+        }
+    }
+
+    /// Has an ICMP error sent about a dropped packet, where a kernel VTI would.
+    fn tell_sender(&mut self, slot: &TxSlot, drop: &Drop) {
+        let (kind, Some(inner)) = (drop.reason.row().icmp, slot.inner()) else { return };
+        let wanted = match kind {
+            Icmp::Silent => false,
+            Icmp::Unreachable => self.told.one_more(inner.flow.src),
+            Icmp::TooBig => true,
+        };
+        // While nobody takes them it would be for nothing.
+        if wanted
+            && !self.events.is_full()
+            && let Some(message) = icmp::error(kind, slot.buf.bytes(), inner, drop.mtu)
+        {
+            let _ = self.events.try_send(Event::Icmp(message));
         }
     }
 

@@ -30,9 +30,12 @@ pub struct Replay {
     ring: Box<[AtomicU64]>,
     window: u64,
     esn: bool,
-    /// Numbers up to here were before our time: they are not counted as lost.
-    start: u64,
+    /// Numbers up to here were before our time: they are not counted as lost. [`NOTHING_SEEN`] until there is one.
+    start: AtomicU64,
 }
+
+/// No number can be before this one.
+const NOTHING_SEEN: u64 = u64::MAX;
 
 /// Bits in a word of the ring.
 const WORD: u64 = u64::BITS as u64;
@@ -49,7 +52,8 @@ impl Replay {
             ring: (0..words).map(|_| AtomicU64::new(0)).collect(),
             window,
             esn,
-            start: top,
+            // Of a window that continues another one the start is known; the first number tells it of a new one.
+            start: AtomicU64::new(if top == 0 { NOTHING_SEEN } else { top }),
         };
         for distance in 0..new.shown_bits().min(top) {
             let (word, bit) = new.shown_at(top, distance);
@@ -106,6 +110,9 @@ impl Replay {
             }
             return 0;
         }
+        if self.start.load(Relaxed) == NOTHING_SEEN {
+            self.start.store(seq - 1, Relaxed);
+        }
         let lost = self.unseen_when_top_is(seq, top);
         self.clear(top + 1, seq);
         self.mark(seq);
@@ -150,7 +157,7 @@ impl Replay {
     #[inline]
     fn unseen_when_top_is(&self, seq: u64, top: u64) -> u64 {
         let last_out = seq.saturating_sub(self.window);
-        let first = top.saturating_sub(self.window - 1).max(self.start.saturating_add(1));
+        let first = top.saturating_sub(self.window - 1).max(self.start.load(Relaxed).saturating_add(1));
         if last_out < first {
             return 0;
         }

@@ -104,11 +104,13 @@ struct Bucket {
 
 /// sysctl icmp_ratelimit's default.
 const INTERVAL: Duration = Duration::from_secs(1);
-const BURST: u32 = 6;
 /// Peers remembered; then all start anew.
 const PEERS: usize = 4096;
 
 impl RateLimit {
+    /// Most errors that are sent to one destination at the same moment, but for those about size.
+    pub const BURST: u32 = 6;
+
     /// Whether `message` may be sent at `now`, a time since any fixed moment.
     pub fn allow(&mut self, message: &Message, now: Duration) -> bool {
         let about_size = match message.dst {
@@ -121,8 +123,9 @@ impl RateLimit {
         if self.peers.len() >= PEERS && !self.peers.contains_key(&message.dst) {
             self.peers.clear();
         }
-        let bucket = self.peers.entry(message.dst).or_insert(Bucket { tokens: INTERVAL * BURST, last: now });
-        bucket.tokens = (bucket.tokens + now.saturating_sub(bucket.last)).min(INTERVAL * BURST);
+        let bucket =
+            self.peers.entry(message.dst).or_insert(Bucket { tokens: INTERVAL * Self::BURST, last: now });
+        bucket.tokens = (bucket.tokens + now.saturating_sub(bucket.last)).min(INTERVAL * Self::BURST);
         bucket.last = now;
         let allowed = bucket.tokens >= INTERVAL;
         if allowed {

@@ -37,7 +37,7 @@ fn a_received_packet_has_its_outer_header_until_it_is_opened() {
     until("a duplicate", || dropped(&b.engine, Reason::RxReplayDuplicate) == 1);
 
     let opened = recorded(&b.engine, Reason::RxNoPolicy).remove(0);
-    assert_eq!((opened.outer, opened.sa.unwrap().spi), (None, Spi(0x1000)));
+    assert_eq!((opened.outer, opened.sa.unwrap().id.spi), (None, Spi(0x1000)));
     assert_eq!(opened.packet[..], testing::udp4("10.1.0.2", "10.2.0.5", 4000, 5000, 100)[..]);
     let closed = recorded(&b.engine, Reason::RxReplayDuplicate).remove(0);
     assert_eq!((closed.outer, &closed.packet[..]), (Some(outer), esp));

@@ -106,6 +106,17 @@ fn bitmaps_are_shown_as_by_the_kernel() {
     assert_eq!(shown(33, false), (4, vec![0b1101, 0]));
 }
 
+/// What was sent before our time was not lost: before the first number of a new window, or before the top of one that
+/// is continued.
+#[test]
+fn lost_counts_from_the_first_number_seen() {
+    let new = Replay::new(4, false, &at(0));
+    assert_eq!([1000, 1002, 999, 1010].map(|n| new.advance(n)), [0, 0, 0, 5]);
+    assert_eq!(new.advance(2000), 4 - 1 + 1996 - 1010);
+    let continued = Replay::new(4, false, &at(500));
+    assert_eq!([501, 510].map(|n| continued.advance(n)), [0, 5]);
+}
+
 /// The window, slowly: all authentic numbers ever seen.
 struct Model {
     window: i128,
@@ -153,6 +164,10 @@ impl Model {
             let (first, last) = (m.start + 1, m.top - m.window);
             if last < first { 0 } else { last - first + 1 - m.seen.range(first..=last).count() as i128 }
         };
+        // Of a new SA nobody knows whether those before the first that came were ever sent.
+        if self.start == 0 && self.seen.is_empty() {
+            self.start = seq - 1;
+        }
         let before = missing(self);
         self.seen.insert(seq);
         self.top = self.top.max(seq);
