@@ -26,7 +26,9 @@ impl Ledger {
 }
 
 impl Account for Ledger {
-    #[inline]
+    // Drops are the exception: their code stays out of the worker's loops.
+    #[cold]
+    #[inline(never)]
     fn dropped(&mut self, dropped: &Dropped<'_>) {
         self.attribution.dropped(dropped);
         let now = *self.now.get_or_insert_with(nanoseconds);
