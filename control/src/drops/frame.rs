@@ -22,7 +22,7 @@ impl Frame {
     /// The packet of a record. An outer header that the socket took off is rebuilt: addresses, TOS and ports are the
     /// packet's; TTL, identification and DF are not known.
     pub(super) fn of(record: &DropRecord) -> Frame {
-        let bare = || Frame { bytes: record.packet.clone(), len: record.len };
+        let bare = || Frame { bytes: record.packet.to_vec(), len: record.len };
         let Some(outer) = record.outer else { return bare() };
         // As long as the whole packet, for the length fields; what was not kept goes again.
         let mut buf = Buf::with_capacity(record.len);
@@ -149,15 +149,15 @@ mod tests {
         assert_eq!((frame.bytes.len(), frame.len), (120, 9020));
         assert_eq!(frame.bytes[2..4], 9020_u16.to_be_bytes());
         let bare = super::super::testing::record();
-        assert_eq!(Frame::of(&bare).bytes, bare.packet);
+        assert_eq!(Frame::of(&bare).bytes, *bare.packet);
         // Longer than IP can be: as it is.
         record.len = 70_000;
-        assert_eq!(Frame::of(&record).bytes, record.packet);
+        assert_eq!(Frame::of(&record).bytes, *record.packet);
     }
 
     #[test]
     fn what_is_recorded_inside_is_shown_as_it_is() {
         let record = record();
-        assert_eq!(Frame::of(&record), Frame { bytes: record.packet.clone(), len: record.len });
+        assert_eq!(Frame::of(&record), Frame { bytes: record.packet.to_vec(), len: record.len });
     }
 }

@@ -124,7 +124,7 @@ mod tests {
         let interfaces: Vec<u32> = packets.iter().map(|p| p.interface_id).collect();
         assert_eq!(interfaces, [0, 1, 0]);
         assert_eq!(packets[0].timestamp, Duration::from_nanos(TIME));
-        assert_eq!(packets[0].data, records[0].packet);
+        assert_eq!(*packets[0].data, *records[0].packet);
         assert_eq!(packets[1].data[20..], records[1].packet[..]);
         let comment = EnhancedPacketOption::Comment(text::comment(&records[1]).into());
         assert_eq!(packets[1].options, [comment, EnhancedPacketOption::Flags(INBOUND)]);

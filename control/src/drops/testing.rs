@@ -3,7 +3,7 @@
 use crate::protocol::{DropRecord, OuterLabel};
 use uvti_core::packet::testing::udp4;
 use uvti_core::xfrm::{Direction, Family, Mark, Proto, SaId, Selector, Spi};
-use uvti_dataplane::account::{PolicyName, SaName};
+use uvti_dataplane::account::{Contents, PolicyName, SaName};
 
 /// 13:46:40.123456789 UTC on 24 November 2026.
 pub(crate) const TIME: u64 = 1_795_528_000_123_456_789;
@@ -28,7 +28,7 @@ pub(crate) fn record() -> DropRecord {
         }),
         outer: None,
         len: packet.len(),
-        packet,
+        packet: Contents(packet),
     }
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn esp_record() -> DropRecord {
         policy: None,
         outer: Some(OuterLabel { src, dst, tos: 0, udp: None }),
         len: packet.len(),
-        packet,
+        packet: Contents(packet),
         ..record()
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
-use uvti_dataplane::account::{PolicyName, SaName};
+use uvti_dataplane::account::{Contents, PolicyName, SaName};
 
 /// Which recorded packets are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ pub struct DropRecord {
     pub len: usize,
     /// The packet, or the beginning of it.
     #[serde(with = "hex")]
-    pub packet: Vec<u8>,
+    pub packet: Contents,
 }
 
 /// An outer header.
@@ -95,19 +95,20 @@ pub struct HistoryRow {
 mod hex {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
+    use uvti_dataplane::account::Contents;
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(bytes: &Contents, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(&super::to_hex(bytes))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Contents, D::Error> {
         let text = String::deserialize(d)?;
         let digits = text.as_bytes().chunks(2).map(|pair| {
             let value = |c: &u8| char::from(*c).to_digit(16);
             let [high, low] = pair else { return None };
             Some((value(high)? << 4 | value(low)?) as u8)
         });
-        digits.collect::<Option<_>>().ok_or_else(|| D::Error::custom("not hexadecimal"))
+        digits.collect::<Option<_>>().map(Contents).ok_or_else(|| D::Error::custom("not hexadecimal"))
     }
 }
 

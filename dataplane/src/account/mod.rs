@@ -25,5 +25,5 @@ pub use flight::{FlightRecorder, Page};
 pub use flip::Flip;
 pub use history::{BUCKET, BUCKETS, History, Tally};
 pub use ledger::Ledger;
-pub use recorder::{DEFAULT_RECORDS, Record, Recorder, SNAP, Tape};
+pub use recorder::{Contents, DEFAULT_RECORDS, Record, Recorder, SNAP, Tape};
 pub use seam::{Account, Dropped, NoAccount};
