@@ -8,6 +8,7 @@ mod drops;
 pub mod ip;
 mod notify;
 pub mod protocol;
+mod queues;
 mod run;
 pub mod server;
 mod service;

@@ -18,6 +18,7 @@ use uvti_core::device::LinkInfo;
 use uvti_core::reason::{LinkStats, Mib};
 use uvti_core::tables::{Op, Refusal};
 use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo};
+pub use uvti_dataplane::engine::Queue;
 
 /// Longest message, bytes.
 pub const MAX_MESSAGE: usize = 16 << 20;
@@ -49,6 +50,8 @@ pub enum Request {
     Stat,
     /// Drops by something.
     StatBy(By),
+    /// Everything that waits, and what found no room.
+    Queues,
     /// The XFRM MIB.
     XfrmStat,
     /// Does every packet add up?
@@ -94,6 +97,8 @@ pub enum Response {
     Stat(Totals),
     /// To `StatBy`.
     StatBy(Breakdown),
+    /// To `Queues`.
+    Queues(Vec<Queue>),
     /// To `XfrmStat`.
     XfrmStat(Vec<(Mib, u64)>),
     /// To `Check`.

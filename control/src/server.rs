@@ -1,8 +1,8 @@
 //! The dataplane's side of the control socket.
 
 use crate::protocol::{
-    Breakdown, By, CheckReport, Counts, DropHistory, DropsPage, DropsQuery, MessageError, Rejected, Reloaded,
-    Request, Response, Totals, read_message, runtime_dir, socket_paths, write_message,
+    Breakdown, By, CheckReport, Counts, DropHistory, DropsPage, DropsQuery, MessageError, Queue, Rejected,
+    Reloaded, Request, Response, Totals, read_message, runtime_dir, socket_paths, write_message,
 };
 use rustix::process::geteuid;
 use std::fs::{DirBuilder, Permissions};
@@ -46,6 +46,8 @@ pub trait Dataplane: Send + Sync {
     fn totals(&self) -> Totals;
     /// Drops by something.
     fn drops(&self, by: By) -> Result<Breakdown, String>;
+    /// Every queue.
+    fn queues(&self) -> Result<Vec<Queue>, String>;
     /// The XFRM MIB in the kernel's order.
     fn xfrm_stat(&self) -> Vec<(Mib, u64)>;
     /// Does every packet add up?
@@ -263,6 +265,7 @@ fn answer(dataplane: &dyn Dataplane, request: Request) -> Response {
         Request::Defaults => Response::Defaults(dataplane.policy_defaults()),
         Request::Stat => Response::Stat(dataplane.totals()),
         Request::StatBy(by) => dataplane.drops(by).map_or_else(Response::Error, Response::StatBy),
+        Request::Queues => dataplane.queues().map_or_else(Response::Error, Response::Queues),
         Request::XfrmStat => Response::XfrmStat(dataplane.xfrm_stat()),
         Request::Refresh => {
             dataplane.refresh();

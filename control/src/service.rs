@@ -14,7 +14,7 @@ use uvti_core::reason::{Mib, Reason};
 use uvti_core::tables::Op;
 use uvti_core::xfrm::{Action, Direction, PolicyId, PolicyInfo, SaId, StateInfo};
 use uvti_dataplane::account::Cells;
-use uvti_dataplane::engine::{Engine, Identity, Totals as EngineTotals};
+use uvti_dataplane::engine::{Engine, Identity, Queue, Totals as EngineTotals};
 use uvti_dataplane::host::netlink::Netlink;
 
 /// The names that a batch file may mention when it is applied here.
@@ -73,7 +73,7 @@ impl Dataplane for Service {
             // kernel: net/xfrm/xfrm_hash.c: 8 buckets at first, doubled when there are more states than buckets.
             state_buckets: states.max(8).next_power_of_two(),
             state_buckets_max: 1 << 20,
-            policies: Direction::ALL.map(|d| tables.policies.of(d).len() as u32),
+            policies: Direction::ALL.map(|d| tables.policies.count(d) as u32),
         }
     }
 
@@ -94,6 +94,10 @@ impl Dataplane for Service {
     fn drops(&self, by: By) -> Result<Breakdown, String> {
         let drops = self.0.drops().map_err(|stuck| stuck.to_string())?;
         Ok(Breakdown::new(&drops, by, &self.0.tables()))
+    }
+
+    fn queues(&self) -> Result<Vec<Queue>, String> {
+        self.0.queues().map_err(|stuck| stuck.to_string())
     }
 
     fn xfrm_stat(&self) -> Vec<(Mib, u64)> {

@@ -3,6 +3,7 @@
 use crate::breakdown::{self, By};
 use crate::client::{Client, ClientError};
 use crate::protocol::{Request, Response};
+use crate::queues;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::json;
 use std::fmt::Write;
@@ -79,6 +80,12 @@ pub(crate) fn stat_by(client: &mut Client, by: By, json: bool) -> Result<(String
     };
     let text = if json { pretty(&json!(breakdown)) } else { breakdown::text(&breakdown) };
     Ok((text, true))
+}
+
+/// `uvti stat --queues`.
+pub(crate) fn queues(client: &mut Client, json: bool) -> Result<(String, bool), ClientError> {
+    let Response::Queues(list) = client.ask(&Request::Queues)? else { return Err(ClientError::Unexpected) };
+    Ok((if json { pretty(&json!(list)) } else { queues::text(&list) }, true))
 }
 
 /// `uvti xfrm_stat`. kernel: net/xfrm/xfrm_proc.c xfrm_statistics_seq_show()

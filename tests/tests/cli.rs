@@ -216,6 +216,46 @@ fn a_crash_leaves_the_device_and_the_next_one_takes_it_over() {
 }
 
 #[test]
+fn drops_stand_at_their_sa_and_policy_also_when_these_are_gone() {
+    let Some(lab) = Lab::new("drops_stand_at_their_sa_and_policy_also_when_these_are_gone") else { return };
+    let once = format!("{STATE} limit packet-hard 1");
+    let file = lab.file(&[LINK, &once, POLICY, "addr add 10.9.0.1/24 dev vti0", "link set vti0 up"]);
+    let running = lab.start(&["--workers", "2", "--batch", &file]);
+    let wait = |what: &str, view: &[&str], text: &str| {
+        let seen = || lab.uvti(view).out.contains(text).then_some(());
+        uvti_tests::wait::until(std::time::Duration::from_secs(10), seen)
+            .unwrap_or_else(|| panic!("{what}: {}", lab.uvti(view).out));
+    };
+    let probe = || {
+        let send = || Ok(std::net::UdpSocket::bind("10.9.0.1:0")?.send_to(b"probe", "10.9.0.2:9")?);
+        lab.namespace.run(send).unwrap();
+    };
+    // One passes, one finds the SA at its limit, one finds none.
+    probe();
+    probe();
+    wait("expired", &["ip", "xfrm", "state", "count"], "SAD count 0");
+    probe();
+    wait("dropped", &["stat", "--by", "reason"], "tx_no_sa");
+    let views = ["reason", "sa", "policy", "device", "worker"].map(|by| {
+        let said = lab.uvti(&["stat", "--by", by]);
+        assert!(said.out.ends_with("\n       2  in all\n"), "{by}: {}", said.out);
+        let words: Vec<&str> = said.out.split_whitespace().collect();
+        words.join(" ")
+    });
+    let [_, sa, policy, device, _] = views;
+    assert!(sa.contains("1 198.51.100.2 spi 0x00000100 reqid 1 (deleted) - tx_sa_expired 1"), "{sa}");
+    assert!(sa.contains("1 no SA - tx_no_sa 1"), "{sa}");
+    let selector = "dir out prio 0 src 0.0.0.0/0 dst 0.0.0.0/0 mark 0x1";
+    assert!(policy.contains(&format!("{selector} tx_no_sa 1, tx_sa_expired 1")), "{policy}");
+    assert!(device.contains("2 vti0 tx_no_sa 1, tx_sa_expired 1"), "{device}");
+    let json: serde_json::Value = serde_json::from_str(&lab.uvti(&["stat", "--by", "sa", "-j"]).out).unwrap();
+    assert_eq!(json["total"], 2);
+    let queues = lab.uvti(&["stat", "--queues"]).out;
+    assert!(queues.contains(" vti0 from the host  "), "{queues}");
+    assert!(running.stop());
+}
+
+#[test]
 fn check_names_the_place_of_a_planted_loss() {
     let Some(lab) = Lab::new("check_names_the_place_of_a_planted_loss") else { return };
     // SAs enough that some live on the worker that does not read the device.

@@ -94,7 +94,7 @@ fn tables_for_people() {
     let before = lab().tables();
     // The SA 0x1002 is deleted, vti1 never came to be; the SA 0x1001 has drops of nobody's, but losses.
     let drops = count(&before, 5, &CASES);
-    let mut after = before.clone();
+    let mut after = Snapshot::clone(&before);
     after.remove_state(before.states.newest_first()[0]);
     let lossy = after.states.iter().find(|sa| sa.spec.spi == Spi(0x1001)).unwrap();
     lossy.run.add_lost(7);

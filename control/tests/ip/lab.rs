@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use uvti::ip::system::{Output, System};
 use uvti::protocol::{
-    Breakdown, By, CheckReport, Counts, DropHistory, DropsPage, DropsQuery, Rejected, Reloaded, Totals,
+    Breakdown, By, CheckReport, Counts, DropHistory, DropsPage, DropsQuery, Queue, Rejected, Reloaded, Totals,
 };
 use uvti::server::{Dataplane, Server, wake};
 use uvti_core::device::{LinkInfo, LinkKind, LinkSpec};
@@ -155,7 +155,7 @@ impl Dataplane for Lab {
     }
     fn counts(&self) -> Counts {
         let tables = self.tables();
-        let policies = Direction::ALL.map(|dir| tables.tables.policies.of(dir).len() as u32);
+        let policies = Direction::ALL.map(|dir| tables.tables.policies.count(dir) as u32);
         let states = tables.tables.states.len() as u32;
         Counts { states, state_buckets: 8, state_buckets_max: 1_048_576, policies }
     }
@@ -167,6 +167,9 @@ impl Dataplane for Lab {
     }
     fn drops(&self, by: By) -> Result<Breakdown, String> {
         Ok(Breakdown { by, lines: Vec::new(), total: 0 })
+    }
+    fn queues(&self) -> Result<Vec<Queue>, String> {
+        Ok(Vec::new())
     }
     fn xfrm_stat(&self) -> Vec<(Mib, u64)> {
         Vec::new()

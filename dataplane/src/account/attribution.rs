@@ -172,11 +172,14 @@ impl Account for Attribution {
     #[inline]
     fn dropped(&mut self, dropped: &Dropped<'_>) {
         let key = Key::of(dropped);
-        let at = match self.run {
-            Some((last, at)) if last == key => at,
-            _ => self.page.find(key, dropped),
+        let at = match &self.run {
+            Some((last, at)) if *last == key => *at,
+            _ => {
+                let at = self.page.find(key, dropped);
+                self.run = Some((key, at));
+                at
+            }
         };
-        self.run = Some((key, at));
         self.page.entries[at].packets += dropped.packets;
     }
 

@@ -82,7 +82,7 @@ impl Engine {
                 self.open_ports(state, id, created);
             }
         }
-        self.tables.store(tables.clone());
+        self.store(tables.clone());
         for id in draft.removed {
             self.workers.iter().for_each(|w| w.tell(Message::RemovePort(id)));
             if let Some(device) = state.devices.remove(&id)
@@ -92,6 +92,12 @@ impl Engine {
             }
         }
         self.follow_udp_ports(state, &tables);
+    }
+
+    /// The one root swap. A worker that sleeps is woken, so that it lets go of the old tables, and of deleted keys.
+    fn store(&self, tables: Arc<Snapshot>) {
+        self.tables.store(tables);
+        self.workers.iter().for_each(|w| w.bell.ring());
     }
 
     fn open_ports(&self, state: &mut State, id: DeviceId, created: Created) {
@@ -154,7 +160,7 @@ impl Engine {
             }
         }
         if changed {
-            self.tables.store(Arc::new(tables));
+            self.store(Arc::new(tables));
         }
     }
 
@@ -163,7 +169,7 @@ impl Engine {
         let _state = self.lock();
         let mut tables = (*self.tables.load_full()).clone();
         dead.iter().for_each(|sa| tables.remove_state(sa));
-        self.tables.store(Arc::new(tables));
+        self.store(Arc::new(tables));
     }
 }
 

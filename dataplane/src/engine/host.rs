@@ -41,6 +41,15 @@ pub struct LinkState {
     pub disable_xfrm: bool,
 }
 
+/// Packets that a device's driver lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceLosses {
+    /// From the host for a device whose queue was full, or that nobody served.
+    pub from_host: u64,
+    /// For the host, which did not take them from the device.
+    pub to_host: u64,
+}
+
 /// The system.
 pub trait Host: Send {
     /// Makes a device.
@@ -48,6 +57,11 @@ pub trait Host: Send {
 
     /// State of a device; `None` when it is gone.
     fn link(&mut self, ifindex: u32) -> Option<LinkState>;
+
+    /// What the host counts of a device besides us; `None` where it keeps no count, or the device is gone.
+    fn losses(&mut self, _ifindex: u32) -> Option<DeviceLosses> {
+        None
+    }
 
     /// Sets a device's MTU, bytes.
     fn set_mtu(&mut self, ifindex: u32, mtu: u32) -> Result<(), Refusal>;

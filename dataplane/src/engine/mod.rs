@@ -3,6 +3,7 @@
 mod apply;
 mod check;
 mod host;
+mod queues;
 mod system;
 mod upkeep;
 
@@ -10,15 +11,17 @@ mod upkeep;
 mod tests;
 
 pub use check::{Identity, Place};
-pub use host::{Created, Host, HostDevice, LinkState};
+pub use host::{Created, DeviceLosses, Host, HostDevice, LinkState};
+pub use queues::Queue;
 pub use system::SystemHost;
 
 use crate::account::{
-    Account, AttributedRow, Attribution, Cells, Collector, FlightRecorder, Flip, Row, Shelf, Stuck,
+    Account, AttributedRow, Attribution, Cells, Collector, FlightRecorder, Flip, Gauge, Gauges, Row, Shelf,
+    Stuck,
 };
 use crate::io::Underlay;
 use crate::worker::tamper::Tamper;
-use crate::worker::{Bell, Event, Message, Parts, Worker, doors};
+use crate::worker::{Bell, Door, Event, Message, Parts, Worker, doors};
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,7 +62,12 @@ pub struct Engine {
 /// How to reach a worker.
 struct Handle {
     messages: Sender<Message>,
+    /// The most messages that waited at once.
+    waiting: Gauge,
     bell: Arc<Bell>,
+    /// For looking at its queues.
+    door: Door,
+    gauges: Arc<Gauges>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -67,6 +75,7 @@ impl Handle {
     fn tell(&self, message: Message) {
         // A worker that is gone has nothing to be told.
         let _ = self.messages.send(message);
+        self.waiting.raise(self.messages.len() as u64);
         self.bell.ring();
     }
 }
@@ -128,6 +137,7 @@ impl Engine {
         for (i, ((underlay, inbox), account)) in underlays.into_iter().zip(inboxes).zip(accounts).enumerate()
         {
             let (messages, messages_in) = unbounded();
+            let gauges = Arc::new(Gauges::new(workers));
             let worker = Worker::new(Parts {
                 id: i as u16,
                 tables: tables.clone(),
@@ -141,9 +151,17 @@ impl Engine {
                 nowhere: nowhere.clone(),
                 tamper: tamper(),
                 account,
+                gauges: gauges.clone(),
             })?;
             let thread = std::thread::Builder::new().name(format!("uvti-{i}")).spawn(move || worker.run())?;
-            handles.push(Handle { messages, bell: bells[i].clone(), thread: Mutex::new(Some(thread)) });
+            handles.push(Handle {
+                messages,
+                waiting: Gauge::default(),
+                bell: bells[i].clone(),
+                door: doors[i].clone(),
+                gauges,
+                thread: Mutex::new(Some(thread)),
+            });
         }
         let state = State {
             host,

@@ -1,6 +1,6 @@
 //! The real host: TUN devices, netlink, raw sockets of the namespace the process runs in.
 
-use super::host::{Created, Host, HostDevice, LinkState};
+use super::host::{Created, DeviceLosses, Host, HostDevice, LinkState};
 use crate::host::icmp::IcmpSender;
 use crate::host::netlink::{Netlink, Scope};
 use crate::io::tun::{CreateError, Options, SimpleTun};
@@ -82,6 +82,12 @@ impl Host for SystemHost {
         let path = format!("/proc/sys/net/ipv4/conf/{}/disable_xfrm", link.name);
         let disable_xfrm = std::fs::read_to_string(path).is_ok_and(|v| v.trim() == "1");
         Some(LinkState { name: link.name, up: link.up, mtu: link.mtu, txqlen: link.txqlen, disable_xfrm })
+    }
+
+    fn losses(&mut self, ifindex: u32) -> Option<DeviceLosses> {
+        let link = self.netlink.link_by_index(ifindex).ok()?;
+        // What the host sends the driver has yet to read, and the reverse.
+        Some(DeviceLosses { from_host: link.tx_dropped, to_host: link.rx_dropped })
     }
 
     fn set_mtu(&mut self, ifindex: u32, mtu: u32) -> Result<(), Refusal> {

@@ -351,6 +351,50 @@ fn a_successor_does_not_inherit_drops() {
 }
 
 #[test]
+fn every_queue_has_a_name_and_tells_its_marks() {
+    let a = lab(2, || Honest);
+    a.engine.apply(&tunnel(8)).unwrap();
+    a.send(40, 8);
+    until("all sent", || a.engine.links().unwrap()[0].stats.tx_packets == 320);
+    let queues = a.engine.queues().unwrap();
+    let names: Vec<_> = queues.iter().map(|q| q.name.as_str()).collect();
+    let of = |i: u8| {
+        ["to worker N", "held by worker N for others", "buffers back to worker N", "control of worker N"]
+            .map(|name| name.replace('N', &i.to_string()))
+    };
+    let mut expected: Vec<String> =
+        ["vti0 from the host", "vti0 to the host", "sockets of worker 0", "sockets of worker 1"]
+            .map(String::from)
+            .into();
+    expected.extend(of(0).into_iter().chain(of(1)));
+    expected.push("ICMP errors and expiries".into());
+    assert_eq!(names, expected);
+    let queue = |name: &str| queues.iter().find(|q| q.name == name).unwrap();
+    // Of eight SAs some are at home at the second worker, and only the first one reads.
+    assert!(queue("to worker 1").high_water > Some(0), "{queues:#?}");
+    assert_eq!(queue("to worker 0").high_water, Some(0));
+    assert_eq!(queue("to worker 1").depth, Some(0));
+    assert!(queues.iter().all(|q| q.drops == 0), "{queues:#?}");
+}
+
+#[test]
+fn events_that_nobody_takes_are_counted_where_they_had_no_room() {
+    let a = lab(1, || Honest);
+    a.engine.apply(&tunnel(1)).unwrap();
+    let tun = a.tuns.lock().unwrap()[0].clone();
+    // Nobody runs the upkeep; each sender is told.
+    for i in 0..EVENTS + 10 {
+        let sender = format!("10.1.{}.{}", i / 250, 1 + i % 250);
+        tun.host_sends(&testing::udp4(&sender, "10.9.9.9", 1, 2, 100));
+    }
+    until("all dropped", || dropped(&a.engine, Reason::TxNoPolicy) == EVENTS as u64 + 10);
+    let queues = a.engine.queues().unwrap();
+    let events = queues.last().unwrap();
+    let marks = (events.depth, events.high_water, events.capacity, events.drops);
+    assert_eq!(marks, (Some(1024), Some(1024), Some(1024), 10));
+}
+
+#[test]
 fn an_sa_that_is_used_up_is_gone() {
     let a = lab(1, || Honest);
     let mut ops = tunnel(1);

@@ -5,20 +5,17 @@ use super::{BURST, Worker};
 use crate::account::{Account, Count, Dropped};
 use crate::io::Outcome;
 use crate::io::underlay::{Fault, Received};
-use std::sync::Arc;
 use uvti_core::device::DeviceId;
 use uvti_core::packet::{Buf, Incoming, Outer};
 use uvti_core::reason::{Reason, Way};
-use uvti_core::tables::Policy;
-use uvti_core::vti::{Drop, RxSlot, RxVerdict};
-use uvti_core::xfrm::Sa;
+use uvti_core::vti::{RxSlot, RxVerdict, WayPlace};
 
 /// An inner packet that is to be handed to its device.
 pub(super) struct Delivery {
     /// What a kernel counts as received, bytes.
     len: usize,
-    sa: Arc<Sa>,
-    policy: Arc<Policy>,
+    /// The way that it came.
+    way: WayPlace,
 }
 
 impl<T: Tamper, A: Account> Worker<T, A> {
@@ -78,9 +75,9 @@ impl<T: Tamper, A: Account> Worker<T, A> {
 
     fn dispose(&mut self, slot: RxSlot) {
         match slot.verdict {
-            RxVerdict::Deliver { len, sa, policy } => {
+            RxVerdict::Deliver { len, way } => {
                 self.scratch.delivered.push(slot.buf);
-                self.scratch.deliveries.push(Delivery { len, sa, policy });
+                self.scratch.deliveries.push(Delivery { len, way });
             }
             RxVerdict::Hop(home) if usize::from(home) < self.doors.len() => {
                 self.scratch.hops[usize::from(home)].push(slot.buf);
@@ -121,7 +118,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         let (mut packets, mut bytes) = (0, 0);
         let mut delivered = std::mem::take(&mut self.scratch.delivered);
         let mut deliveries = std::mem::take(&mut self.scratch.deliveries);
-        for (i, Delivery { len, sa, policy }) in deliveries.drain(..).enumerate() {
+        for (i, Delivery { len, way }) in deliveries.drain(..).enumerate() {
             let reason = match self.scratch.outcomes.get(i) {
                 Some(Outcome::Sent) => {
                     packets += 1;
@@ -131,7 +128,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 Some(Outcome::QueueFull) => Reason::RxDeviceFull,
                 _ => Reason::RxDeviceRefused,
             };
-            let drop = Drop { reason, sa: Some(sa), policy: Some(policy), mtu: 0 };
+            let drop = self.opener.drop_of(way, reason);
             let packet = delivered[i].bytes();
             self.dropped(&Dropped { device: id, drop: &drop, packet, packets: 1, outer: None });
         }

@@ -14,7 +14,7 @@ mod told;
 pub(crate) use bell::Bell;
 pub(crate) use hop::{CAPACITY as HOP_CAPACITY, Door, Inbox, doors};
 
-use crate::account::{Account, Books, Count, DeviceCounters, Dropped, Flip};
+use crate::account::{Account, Books, Count, DeviceCounters, Dropped, Flip, Gauges};
 use crate::io::tun::FromHost;
 use crate::io::underlay::{Outgoing, Received};
 use crate::io::{Outcome, Pool, TunQueue, Underlay};
@@ -91,6 +91,7 @@ pub(crate) struct Parts<T, A> {
     pub(crate) nowhere: Arc<DeviceCounters>,
     pub(crate) tamper: T,
     pub(crate) account: A,
+    pub(crate) gauges: Arc<Gauges>,
 }
 
 pub(crate) struct Worker<T, A> {
@@ -111,6 +112,7 @@ pub(crate) struct Worker<T, A> {
     poll: Poll,
     tamper: T,
     account: A,
+    gauges: Arc<Gauges>,
     transmitter: Transmitter,
     opener: Opener,
     told: told::Told,
@@ -172,6 +174,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             poll: Poll::new()?,
             tamper: parts.tamper,
             account: parts.account,
+            gauges: parts.gauges,
             transmitter: Transmitter::default(),
             opener: Opener::default(),
             told: told::Told::default(),
@@ -189,6 +192,9 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         while !self.stop {
             self.turn_the_page();
             busy |= self.obey();
+            let tables = self.tables.load();
+            self.transmitter.follow(tables);
+            self.opener.follow(tables);
             let now = seconds();
             busy |= self.take_hops(now);
             busy |= self.send_pending();
@@ -221,6 +227,8 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             self.books.count(self.counters(p.id), p.way, Count::Held, p.hop.bufs.len() as u64);
         }
         self.account.turn_page();
+        self.gauges.note(self.underlay.losses());
+        self.gauges.held_now.set(self.pending.len() as u64);
         self.flip.open(bank);
         self.books.bank = bank;
     }
@@ -299,10 +307,14 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         let spent = &mut self.scratch.spent;
         bufs.extend(spent.drain(..n.min(spent.len())));
         spent.drain(..).for_each(|b| self.pool.put(b));
-        if let Some(door) = self.doors.get(usize::from(from))
-            && door.returns.try_send(bufs).is_ok()
-        {
-            door.bell.ring();
+        let from = usize::from(from);
+        let Some(door) = self.doors.get(from) else { return };
+        match door.returns.try_send(bufs) {
+            Ok(()) => {
+                self.gauges.returns[from].high.raise(door.returns.len() as u64);
+                door.bell.ring();
+            }
+            Err(_) => self.gauges.returns[from].drops.add(1),
         }
     }
 
@@ -327,7 +339,15 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         self.account.dropped(&Dropped { device, ..*dropped });
         if let (Reason::TxSaExpired | Reason::RxSaExpired, Some(sa)) = (drop.reason, &drop.sa) {
             // If the queue is full the SA stays dead all the same.
-            let _ = self.events.try_send(Event::Expired(sa.clone()));
+            self.report(Event::Expired(sa.clone()));
+        }
+    }
+
+    /// Hands something to the upkeep thread, if there is room.
+    fn report(&self, event: Event) {
+        match self.events.try_send(event) {
+            Ok(()) => self.gauges.events.high.raise(self.events.len() as u64),
+            Err(_) => self.gauges.events.drops.add(1),
         }
     }
 
@@ -351,10 +371,16 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             let hop = Hop { from: self.id, load, bufs };
             let message = Pending { target, way, id, hop };
             match self.pending.iter().any(|p| p.target == target) {
-                true => self.pending.push(message),
+                true => self.hold(message),
                 false => _ = self.send_hop(message, n),
             }
         }
+    }
+
+    /// Keeps a message for later.
+    fn hold(&mut self, p: Pending) {
+        self.pending.push(p);
+        self.gauges.held.high.raise(self.pending.len() as u64);
     }
 
     /// Sends a message of `n` counted packets, or keeps it until there is room.
@@ -362,17 +388,19 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         let door = &self.doors[p.target];
         match door.hops.try_send(p.hop) {
             Ok(()) => {
+                self.gauges.hops[p.target].high.raise(door.hops.len() as u64);
                 door.bell.ring();
                 self.books.count(self.counters(p.id), p.way, Count::HopOut, n);
                 true
             }
             Err(TrySendError::Full(hop)) => {
                 p.hop = hop;
-                self.pending.push(p);
+                self.hold(p);
                 false
             }
             Err(TrySendError::Disconnected(hop)) => {
                 let reason = if p.way == Way::Tx { Reason::TxWorkerGone } else { Reason::RxWorkerGone };
+                self.gauges.hops[p.target].drops.add(1);
                 let (device, drop) = (p.id, reason.into());
                 for (i, buf) in hop.bufs.iter().enumerate() {
                     let outer = hop.load.outer(i);

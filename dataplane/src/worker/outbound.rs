@@ -6,19 +6,16 @@ use crate::account::{Account, Count, Dropped};
 use crate::io::Outcome;
 use crate::io::tun::{FromHost, Kind};
 use crate::io::underlay::Outgoing;
-use std::sync::Arc;
 use uvti_core::device::DeviceId;
 use uvti_core::packet::{Buf, IPV4_HEADER, fragment_ipv4};
 use uvti_core::reason::{Icmp, Reason, Way};
-use uvti_core::tables::Policy;
-use uvti_core::vti::{Drop, TxSlot, TxVerdict, icmp};
-use uvti_core::xfrm::Sa;
+use uvti_core::vti::{Drop, FlowPlace, TxSlot, TxVerdict, icmp};
 
 /// An inner packet that is on its way, in one outer packet or in fragments.
 pub(super) struct Sent {
     len: usize,
-    sa: Arc<Sa>,
-    policy: Arc<Policy>,
+    /// What was decided for it.
+    flow: FlowPlace,
     /// Pieces handed to the network.
     pieces: usize,
     /// Whether that is all of them: without a buffer for one, the packet counts as not sent.
@@ -79,9 +76,8 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         }
         self.tamper.decided(&mut self.scratch.tx);
         let mut burst = std::mem::take(&mut self.scratch.tx);
-        for slot in burst.drain(..) {
-            self.act(id, slot);
-        }
+        burst.iter_mut().for_each(|slot| self.act(id, slot));
+        burst.clear();
         self.scratch.tx = burst;
         self.told.clear();
         self.send(id);
@@ -89,23 +85,27 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         self.account.burst_done();
     }
 
-    fn act(&mut self, id: DeviceId, slot: TxSlot) {
-        match slot.verdict {
-            TxVerdict::Send { path_mtu, sa, policy } => {
-                let mark = sa.spec.output_mark.value & sa.spec.output_mark.mask;
-                let (pieces, whole) = self.push_outgoing(slot.buf, path_mtu as usize, mark);
-                self.scratch.sent.push(Sent { len: slot.len, sa, policy, pieces, whole });
-            }
-            TxVerdict::Hop(home) => match self.scratch.hops.get_mut(usize::from(home)) {
-                Some(bufs) => bufs.push(slot.buf),
-                None => self.refuse(id, slot.buf, &Reason::TxWorkerGone.into(), None),
+    fn act(&mut self, id: DeviceId, slot: &mut TxSlot) {
+        if let TxVerdict::Drop(drop) = &slot.verdict {
+            self.tell_sender(slot, drop);
+        }
+        let buf = std::mem::take(&mut slot.buf);
+        match &slot.verdict {
+            TxVerdict::Send { flow } => match self.transmitter.decision(*flow) {
+                Some(decision) => {
+                    let (mtu, mark) = (decision.route.mtu as usize, decision.mark());
+                    let (pieces, whole) = self.push_outgoing(buf, mtu, mark);
+                    self.scratch.sent.push(Sent { len: slot.len, flow: *flow, pieces, whole });
+                }
+                None => self.refuse(id, buf, &Reason::TxSealFailed.into(), None),
             },
-            TxVerdict::Drop(ref drop) => {
-                self.tell_sender(&slot, drop);
-                self.refuse(id, slot.buf, drop, None);
-            }
+            TxVerdict::Hop(home) => match self.scratch.hops.get_mut(usize::from(*home)) {
+                Some(bufs) => bufs.push(buf),
+                None => self.refuse(id, buf, &Reason::TxWorkerGone.into(), None),
+            },
+            TxVerdict::Drop(drop) => self.refuse(id, buf, drop, None),
             // The transmitter decides everything; a packet that it forgot must not vanish.
-            TxVerdict::Pending => self.refuse(id, slot.buf, &Reason::TxSealFailed.into(), None),
+            TxVerdict::Pending => self.refuse(id, buf, &Reason::TxSealFailed.into(), None),
         }
     }
 
@@ -117,12 +117,15 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             Icmp::Unreachable => self.told.one_more(inner.flow.src),
             Icmp::TooBig => true,
         };
-        // While nobody takes them it would be for nothing.
-        if wanted
-            && !self.events.is_full()
-            && let Some(message) = icmp::error(kind, slot.buf.bytes(), inner, drop.mtu)
-        {
-            let _ = self.events.try_send(Event::Icmp(message));
+        if !wanted {
+            return;
+        }
+        if self.events.is_full() {
+            // It would be made for nothing.
+            return self.gauges.events.drops.add(1);
+        }
+        if let Some(message) = icmp::error(kind, slot.buf.bytes(), inner, drop.mtu) {
+            self.report(Event::Icmp(message));
         }
     }
 
@@ -165,7 +168,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         let (mut packets, mut bytes) = (0, 0);
         let mut sent = std::mem::take(&mut self.scratch.sent);
         let mut outgoing = std::mem::take(&mut self.scratch.outgoing);
-        for Sent { len, sa, policy, pieces, whole } in sent.drain(..) {
+        for Sent { len, flow, pieces, whole } in sent.drain(..) {
             let end = (at + pieces).min(self.scratch.outcomes.len());
             // A packet of which a piece is missing was not sent.
             let failed = self.scratch.outcomes[at..end].iter().find(|o| **o != Outcome::Sent).copied();
@@ -176,7 +179,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 }
                 failed => {
                     let reason = send_failure(failed);
-                    let drop = Drop { reason, sa: Some(sa), policy: Some(policy), mtu: 0 };
+                    let drop = self.transmitter.drop_of(flow, reason);
                     let packet = outgoing[at..end].first().map_or(&[][..], |o| o.buf.bytes());
                     self.dropped(&Dropped { device: id, drop: &drop, packet, packets: 1, outer: None });
                 }

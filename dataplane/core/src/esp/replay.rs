@@ -113,11 +113,25 @@ impl Replay {
         if self.start.load(Relaxed) == NOTHING_SEEN {
             self.start.store(seq - 1, Relaxed);
         }
+        if seq == top + 1 {
+            return self.advance_by_one(seq);
+        }
         let lost = self.unseen_when_top_is(seq, top);
         self.clear(top + 1, seq);
         self.mark(seq);
         self.top.store(seq, Relaxed);
         lost
+    }
+
+    /// The common case of [`Replay::advance`]: the next number. One leaves the window, and the ring's bit of one long
+    /// gone is the new one's.
+    #[inline]
+    fn advance_by_one(&self, seq: u64) -> u64 {
+        let leaves = seq.wrapping_sub(self.window);
+        let lost = seq > self.window && leaves > self.start.load(Relaxed) && !self.seen(leaves);
+        self.mark(seq);
+        self.top.store(seq, Relaxed);
+        u64::from(lost)
     }
 
     /// The highest authentic number so far.

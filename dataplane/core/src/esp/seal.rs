@@ -27,8 +27,18 @@ pub enum SealError {
     Cipher,
 }
 
-/// The padding of RFC 4303 §2.4: 1, 2, 3… A block is at most 16 bytes.
-const PAD: [u8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
+/// The padding of RFC 4303 §2.4: 1, 2, 3…, its length and the next header. A block is at most 16 bytes.
+#[inline]
+fn write_trailer(trailer: &mut [u8], next_header: u8) {
+    let [padding @ .., length, next] = trailer else { return };
+    // A loop of a few bytes, not a call to copy them.
+    let mut pad = 0;
+    for byte in padding {
+        pad += 1;
+        *byte = pad;
+    }
+    (*length, *next) = (pad, next_header);
+}
 
 impl Crypter {
     /// Builds ESP around the inner packet in `buf`: afterwards `buf` holds SPI to ICV.
@@ -60,10 +70,10 @@ impl Crypter {
         parts.header[..4].copy_from_slice(&header.spi.0.to_be_bytes());
         parts.header[4..].copy_from_slice(&(header.seq as u32).to_be_bytes());
         let (tfc, trailer) = parts.text[inner..].split_at_mut(padded - inner);
-        tfc.fill(0);
-        trailer[..pad].copy_from_slice(&PAD[..pad]);
-        trailer[pad] = pad as u8;
-        trailer[pad + 1] = next_header;
+        if !tfc.is_empty() {
+            tfc.fill(0);
+        }
+        write_trailer(trailer, next_header);
 
         if self.suite.seal(parts, header.esn.then_some((header.seq >> 32) as u32), iv) {
             Ok(())

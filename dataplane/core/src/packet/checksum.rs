@@ -1,19 +1,24 @@
 //! The Internet checksum (RFC 1071).
 
 /// One's complement sum of `bytes` as big-endian words, folded to 16 bits and inverted.
+#[inline]
 pub fn checksum(bytes: &[u8]) -> u16 {
     !fold(sum(bytes))
 }
 
+#[inline]
 fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();
-    let mut sum: u64 = words.iter().map(|w| u64::from(u32::from_be_bytes(*w))).sum();
+    let sum: u64 = words.iter().map(|w| u64::from(u32::from_be_bytes(*w))).sum();
+    if rest.is_empty() {
+        return sum;
+    }
     let mut last = [0; 4];
     last[..rest.len()].copy_from_slice(rest);
-    sum += u64::from(u32::from_be_bytes(last));
-    sum
+    sum + u64::from(u32::from_be_bytes(last))
 }
 
+#[inline]
 fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

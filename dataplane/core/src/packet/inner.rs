@@ -1,6 +1,7 @@
 //! The inner packet as xfrm sees it: its flow, and what decides about size and outer header.
 
 use crate::xfrm::Family;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// IP protocol numbers that are looked into.
@@ -27,7 +28,7 @@ pub mod proto {
 /// What a selector can look at. Equal flows get equal decisions.
 ///
 /// Ports are 0 for every fragment, the first included. kernel: net/xfrm/xfrm_policy.c decode_session4()
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// Source.
     pub src: IpAddr,
@@ -39,6 +40,34 @@ pub struct Flow {
     pub sport: u16,
     /// Destination port, ICMP code, or low half of a GRE key.
     pub dport: u16,
+}
+
+/// In few words: every packet's flow is hashed.
+impl Hash for Flow {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash_ends(self.src, self.dst, state);
+        let upper = u64::from(self.sport) << 32 | u64::from(self.dport) << 16 | u64::from(self.proto);
+        state.write_u64(upper);
+    }
+}
+
+/// Hashes two addresses in one word, or in four.
+#[inline]
+pub(crate) fn hash_ends<H: Hasher>(src: IpAddr, dst: IpAddr, state: &mut H) {
+    match (src, dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            state.write_u64(u64::from(u32::from(src)) << 32 | u64::from(u32::from(dst)));
+        }
+        (src, dst) => [src, dst].map(to_u128).into_iter().for_each(|a| state.write_u128(a)),
+    }
+}
+
+fn to_u128(a: IpAddr) -> u128 {
+    match a {
+        IpAddr::V4(a) => u128::from(u32::from(a)),
+        IpAddr::V6(a) => u128::from(a),
+    }
 }
 
 impl Flow {

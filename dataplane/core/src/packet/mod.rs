@@ -12,5 +12,6 @@ pub mod tos;
 pub use buf::{Buf, HEADROOM, TAILROOM};
 pub use checksum::{adjust, checksum};
 pub use encap::{IPV4_HEADER, IPV6_HEADER, NoRoom, OuterHeader, TTL, UDP_HEADER, fragment_ipv4};
+pub(crate) use inner::hash_ends;
 pub use inner::{Flow, Inner, NotIp, proto};
 pub use outer::{Incoming, Outer, UdpPorts};

@@ -1,8 +1,11 @@
 //! The tables that the datapath reads, as one immutable snapshot, and the operations that make the next one.
 
+mod classifier;
 mod devices;
+mod filter;
 mod op;
 mod policies;
+mod prefixes;
 mod shards;
 mod snapshot;
 mod states;

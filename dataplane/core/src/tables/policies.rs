@@ -1,6 +1,7 @@
 //! The SPD: policies by direction, in the order in which they are tried.
 
-use super::{Errno, Refusal};
+use super::classifier::{Asker, Classifier};
+use super::{Errno, Refusal, Shards};
 use crate::packet::Flow;
 use crate::xfrm::{Action, Direction, Lifetime, Mark, PolicyId, PolicyInfo, PolicySpec, Selector};
 use std::sync::Arc;
@@ -38,22 +39,16 @@ impl Policy {
         PolicyInfo { spec: self.spec.clone(), current }
     }
 
-    /// kernel: net/xfrm/xfrm_policy.c xfrm_policy_match()
-    #[inline]
-    fn matches(&self, flow: &Flow, dev: &str, mark: u32, if_id: u32) -> bool {
-        self.spec.mark.matches(mark) && self.spec.if_id == if_id && self.spec.sel.matches(flow, dev)
-    }
-
-    fn is_named(&self, sel: &Selector, mark: Mark, if_id: u32) -> bool {
+    pub(super) fn is_named(&self, sel: &Selector, mark: Mark, if_id: u32) -> bool {
         self.spec.sel == *sel && self.spec.mark == mark && self.spec.if_id == if_id
     }
 }
 
-/// All policies.
+/// All policies. Cloning shares everything; a change costs the same among many as among few.
 #[derive(Clone)]
 pub struct Policies {
-    /// By direction; each sorted by (priority, number): the first that matches wins.
-    lists: [Arc<Vec<Arc<Policy>>>; 3],
+    by_direction: [Classifier; 3],
+    by_index: Shards<u32, Arc<Policy>>,
     /// What happens to packets that none matches.
     pub defaults: [Action; 3],
     next_index: u32,
@@ -61,19 +56,31 @@ pub struct Policies {
 
 impl Default for Policies {
     fn default() -> Self {
-        Self { lists: Default::default(), defaults: [Action::Allow; 3], next_index: 0 }
+        Self {
+            by_direction: Default::default(),
+            by_index: Shards::default(),
+            defaults: [Action::Allow; 3],
+            next_index: 0,
+        }
     }
 }
 
 impl Policies {
-    /// Policies of a direction in the order in which they are tried.
-    pub fn of(&self, dir: Direction) -> &[Arc<Policy>] {
-        &self.lists[dir as usize]
+    /// How many there are of a direction.
+    pub fn count(&self, dir: Direction) -> usize {
+        self.by_direction[dir as usize].len()
+    }
+
+    /// Policies of a direction in the order in which they are tried. Sorts them: for lists, not for packets.
+    pub fn of(&self, dir: Direction) -> Vec<&Arc<Policy>> {
+        let mut all: Vec<_> = self.by_direction[dir as usize].iter().collect();
+        all.sort_unstable_by_key(|p| (p.spec.priority, p.number));
+        all
     }
 
     /// The policy for a flow. Lower priority numbers win, then the older: not the more specific.
     ///
-    /// kernel: net/xfrm/xfrm_policy.c xfrm_policy_lookup_bytype()
+    /// kernel: net/xfrm/xfrm_policy.c xfrm_policy_lookup_bytype(), xfrm_policy_match()
     #[inline]
     pub fn lookup(
         &self,
@@ -83,12 +90,12 @@ impl Policies {
         mark: u32,
         if_id: u32,
     ) -> Option<&Arc<Policy>> {
-        self.of(dir).iter().find(|p| p.matches(flow, dev, mark, if_id))
+        self.by_direction[dir as usize].lookup(flow, Asker { dev, mark, if_id })
     }
 
     /// All, newest first, as `ip xfrm policy list` prints them.
     pub fn newest_first(&self) -> Vec<&Arc<Policy>> {
-        let mut all: Vec<_> = self.lists.iter().flat_map(|l| l.iter()).collect();
+        let mut all: Vec<_> = self.by_direction.iter().flat_map(Classifier::iter).collect();
         all.sort_unstable_by_key(|p| std::cmp::Reverse(p.number));
         all
     }
@@ -96,14 +103,12 @@ impl Policies {
     /// The policy of that name.
     pub fn named(&self, id: &PolicyId) -> Option<&Arc<Policy>> {
         match id {
-            PolicyId::Index { index, dir, mark, if_id } => {
-                let same = |p: &&Arc<Policy>| {
-                    p.spec.index == *index && p.spec.mark == *mark && p.spec.if_id == *if_id
-                };
-                self.of(*dir).iter().find(same)
-            }
+            PolicyId::Index { index, dir, mark, if_id } => self
+                .by_index
+                .find(index)
+                .filter(|p| p.spec.dir == *dir && p.spec.mark == *mark && p.spec.if_id == *if_id),
             PolicyId::Selector { sel, dir, mark, if_id } => {
-                self.of(*dir).iter().find(|p| p.is_named(sel, *mark, *if_id))
+                self.by_direction[*dir as usize].named(sel, *mark, *if_id)
             }
         }
     }
@@ -119,7 +124,7 @@ impl Policies {
         now: u64,
     ) -> Result<(), Refusal> {
         let mut spec = spec.clone();
-        let old = self.of(spec.dir).iter().find(|p| p.is_named(&spec.sel, spec.mark, spec.if_id)).cloned();
+        let old = self.by_direction[spec.dir as usize].named(&spec.sel, spec.mark, spec.if_id).cloned();
         let mut number = number;
         match old {
             Some(_) if !replace => return Err(Refusal::errno(Errno::Exists)),
@@ -130,28 +135,28 @@ impl Policies {
             }
             None => spec.index = self.index_for(spec.dir, spec.index),
         }
-        let list = Arc::make_mut(&mut self.lists[spec.dir as usize]);
-        let at = list.partition_point(|p| (p.spec.priority, p.number) < (spec.priority, number));
-        list.insert(at, Arc::new(Policy::new(spec, number, now)));
+        let policy = Arc::new(Policy::new(spec, number, now));
+        self.by_index.insert(policy.spec.index, policy.clone());
+        self.by_direction[policy.spec.dir as usize].insert(policy);
         Ok(())
     }
 
     pub(super) fn remove(&mut self, policy: &Arc<Policy>) {
-        Arc::make_mut(&mut self.lists[policy.spec.dir as usize]).retain(|p| !Arc::ptr_eq(p, policy));
+        self.by_index.remove(&policy.spec.index);
+        self.by_direction[policy.spec.dir as usize].remove(policy);
     }
 
     pub(super) fn clear(&mut self) {
-        self.lists = Default::default();
+        self.by_direction = Default::default();
+        self.by_index = Shards::default();
     }
 
     /// The next free index: steps of 8 with the direction in the low bits; the first is never 0.
     ///
     /// kernel: net/xfrm/xfrm_policy.c xfrm_gen_index()
     fn index_for(&mut self, dir: Direction, asked: u32) -> u32 {
-        let taken = |index: u32, lists: &[Arc<Vec<Arc<Policy>>>; 3]| {
-            lists[dir as usize].iter().any(|p| p.spec.index == index)
-        };
-        if asked != 0 && asked & 7 == dir as u32 && !taken(asked, &self.lists) {
+        let taken = |index: u32, by_index: &Shards<u32, Arc<Policy>>| by_index.find(&index).is_some();
+        if asked != 0 && asked & 7 == dir as u32 && !taken(asked, &self.by_index) {
             return asked;
         }
         loop {
@@ -160,9 +165,12 @@ impl Policies {
                 index => index,
             };
             self.next_index = self.next_index.wrapping_add(8);
-            if !taken(index, &self.lists) {
+            if !taken(index, &self.by_index) {
                 return index;
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

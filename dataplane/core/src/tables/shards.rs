@@ -47,7 +47,18 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
     /// The value of `key`.
     #[inline]
     pub fn find(&self, key: &K) -> Option<&V> {
-        let hash = self.hasher.hash_one(key);
+        self.find_hashed(self.hash(key), key)
+    }
+
+    /// What [`Shards::find_hashed`] wants to know of `key`.
+    #[inline]
+    pub(super) fn hash(&self, key: &K) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// The value of `key`, whose hash is known.
+    #[inline]
+    pub(super) fn find_hashed(&self, hash: u64, key: &K) -> Option<&V> {
         let (i, j) = place(hash);
         self.root[i][j].find(hash, |(k, _)| k == key).map(|(_, v)| v)
     }

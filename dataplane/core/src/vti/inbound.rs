@@ -1,13 +1,16 @@
 //! Receive: passes over a burst of ESP packets.
 
 use super::Drop;
+use super::memory::Memory;
 use super::receive::{self, Admitted, Refused};
 use crate::device::{Device, DeviceId};
 use crate::esp::{self, NextHeader, OpenError, ReplayError};
-use crate::packet::{Buf, Flow, Incoming, Inner, Outer, tos};
+use crate::packet::{Buf, Flow, Incoming, Inner, Outer, UdpPorts, hash_ends, tos};
 use crate::reason::Reason;
 use crate::tables::{Policy, Snapshot};
 use crate::xfrm::{Mode, Sa, Spi, StateFlags};
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// One packet of a burst.
@@ -42,10 +45,8 @@ pub enum RxVerdict {
     Deliver {
         /// What a kernel counts as received: the inner packet with its TFC padding, bytes.
         len: usize,
-        /// The SA that it came by.
-        sa: Arc<Sa>,
-        /// The policy that let it in.
-        policy: Arc<Policy>,
+        /// The way that it came: [`Receiver::sa`] and [`Receiver::policy`] know it until the next burst.
+        way: WayPlace,
     },
     /// To the SA's home worker, as it is.
     Hop(u16),
@@ -53,109 +54,166 @@ pub enum RxVerdict {
     Drop(Drop),
 }
 
-/// Takes ESP off bursts. Holds scratch memory only: nothing is remembered from burst to burst.
-#[derive(Default)]
-pub struct Receiver {
-    known: Option<Known>,
+/// Where a [`Receiver`] keeps what an outer header and an SPI stand for, and by which policy the inner flow passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WayPlace {
+    known: usize,
+    passed: usize,
 }
 
-/// What the tables said about the last packet of this burst: packets of an SA and of a flow come together.
+/// What [`receive::admit`] looks at, besides the tables.
+#[derive(PartialEq, Eq)]
+struct Arrival {
+    src: IpAddr,
+    dst: IpAddr,
+    udp: Option<UdpPorts>,
+    spi: Spi,
+}
+
+/// In few words, as [`Flow`].
+impl Hash for Arrival {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash_ends(self.src, self.dst, state);
+        let ports = self.udp.map_or(0, |udp| u32::from(udp.src) << 16 | u32::from(udp.dst));
+        state.write_u64(u64::from(ports) << 32 | u64::from(self.spi.0));
+    }
+}
+
+/// What it answered.
 struct Known {
-    outer: Outer,
     device: Arc<Device>,
     sa: Arc<Sa>,
-    /// The inner flow that passed last, and by which policy.
-    passed: Option<(Flow, Arc<Policy>)>,
+}
+
+/// What [`receive::check_inner`] looks at, besides the tables.
+type Passing = (DeviceId, u64, Flow);
+
+/// Takes ESP off bursts. What it was told by the tables it remembers, as long as they are the same.
+#[derive(Default)]
+pub struct Receiver {
+    tables: Option<Arc<Snapshot>>,
+    known: Memory<Arrival, Known>,
+    passed: Memory<Passing, Arc<Policy>>,
 }
 
 impl Receiver {
     /// Gives every packet of `burst` a verdict. `me` is this worker, `now` is in seconds since the Unix epoch.
     ///
     /// Packets are opened one after the other: whether one is a duplicate depends on those before it.
-    pub fn run(&mut self, tables: &Snapshot, burst: &mut [RxSlot], me: u16, now: u64) {
-        self.known = None;
+    pub fn run(&mut self, tables: &Arc<Snapshot>, burst: &mut [RxSlot], me: u16, now: u64) {
+        self.begin(tables);
         for slot in burst {
             match self.admit(tables, slot) {
-                Ok((known, seq)) => {
-                    slot.device = known.device.id;
-                    slot.verdict = match known.sa.home == me {
-                        true => known.open(tables, slot, seq, now),
-                        false => RxVerdict::Hop(known.sa.home),
-                    };
-                }
+                Ok((place, seq)) => self.open(tables, slot, (place, seq), me, now),
                 Err(Refused { reason, device, sa }) => {
                     slot.device = device.map_or(DeviceId::NONE, |d| d.id);
                     slot.verdict = RxVerdict::Drop(Drop { sa, ..reason.into() });
                 }
             }
         }
-        self.known = None;
     }
 
-    /// Device, SA and low half of the sequence number: those of the packet before where they must be the same.
-    fn admit(&mut self, tables: &Snapshot, slot: &RxSlot) -> Result<(&mut Known, u32), Refused> {
+    /// The SA that a packet of the last burst came by.
+    pub fn sa(&self, way: WayPlace) -> Option<&Arc<Sa>> {
+        self.known.get(way.known).map(|known| &known.sa)
+    }
+
+    /// The policy that let a packet of the last burst in.
+    pub fn policy(&self, way: WayPlace) -> Option<&Arc<Policy>> {
+        self.passed.get(way.passed)
+    }
+
+    /// The drop of a packet of the last burst that was to be delivered, but was not taken.
+    pub fn drop_of(&self, way: WayPlace, reason: Reason) -> Drop {
+        Drop { reason, sa: self.sa(way).cloned(), policy: self.policy(way).cloned(), mtu: 0 }
+    }
+
+    /// Forgets what other tables said, and lets go of them.
+    pub fn follow(&mut self, tables: &Arc<Snapshot>) {
+        if !self.tables.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, tables)) {
+            self.known.clear();
+            self.passed.clear();
+            self.tables = Some(tables.clone());
+        }
+    }
+
+    fn begin(&mut self, tables: &Arc<Snapshot>) {
+        self.follow(tables);
+        self.known.begin();
+        self.passed.begin();
+    }
+
+    /// Where device and SA of a packet are known, and the low half of its sequence number.
+    #[inline]
+    fn admit(&mut self, tables: &Snapshot, slot: &RxSlot) -> Result<(usize, u32), Refused> {
         let (outer, esp) = (&slot.outer, slot.buf.bytes());
-        let (known, seq) = match (self.known.take(), esp::peek(esp)) {
-            (Some(known), Some((spi, seq))) if known.admits(outer, spi) => (known, seq),
-            _ => {
-                let Admitted { device, sa, seq } = receive::admit(tables, outer, esp)?;
-                (Known { outer: *outer, device, sa, passed: None }, seq)
-            }
+        let Some((spi, seq)) = esp::peek(esp) else {
+            // Too short for an SPI, which the kernel asks for after other things.
+            return Err(receive::admit(tables, outer, esp).err().unwrap_or(Reason::RxShort.into()));
         };
-        Ok((self.known.insert(known), seq))
-    }
-}
-
-impl Known {
-    /// Whether [`receive::admit`] would find the same: it looks at nothing else.
-    fn admits(&self, outer: &Outer, spi: Spi) -> bool {
-        let same_way = Outer { tos: self.outer.tos, ..*outer } == self.outer;
-        same_way && spi == self.sa.spec.spi && self.sa.run.alive()
-    }
-
-    fn open(&mut self, tables: &Snapshot, slot: &mut RxSlot, seq: u32, now: u64) -> RxVerdict {
-        match self.deliver(tables, slot, seq, now) {
-            Ok((len, policy)) => RxVerdict::Deliver { len, sa: self.sa.clone(), policy },
-            Err((reason, policy)) => {
-                if let Some(stat) = reason.row().sa {
-                    self.sa.run.count(stat);
-                }
-                RxVerdict::Drop(Drop { reason, sa: Some(self.sa.clone()), policy, mtu: 0 })
+        let arrival = Arrival { src: outer.src, dst: outer.dst, udp: outer.udp, spi };
+        let (hash, found) = self.known.find(&arrival);
+        match found {
+            Some(place) if self.known.get(place).is_some_and(|known| known.sa.run.alive()) => {
+                Ok((place, seq))
+            }
+            stale => {
+                let Admitted { device, sa, .. } = receive::admit(tables, outer, esp)?;
+                Ok((self.known.put(hash, arrival, Known { device, sa }, stale), seq))
             }
         }
     }
 
-    /// Makes the inner packet of an ESP packet. Returns its length with TFC padding, bytes, and the policy that lets
-    /// it in.
-    fn deliver(
-        &mut self,
-        tables: &Snapshot,
-        slot: &mut RxSlot,
-        seq: u32,
-        now: u64,
-    ) -> Result<(usize, Arc<Policy>), Refusal> {
-        let without_policy = |reason| (reason, None);
-        let next_header = decrypt(&self.sa, &mut slot.buf, seq, now).map_err(without_policy)?;
-        slot.opened = true;
-        let len = slot.buf.len();
-        let inner =
-            inner_packet(&self.sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
-        let policy = self.policy(tables, &inner.flow)?;
-        policy.touch(now);
-        Ok((len, policy.clone()))
-    }
-
-    /// The policy that lets a flow in.
-    fn policy(&mut self, tables: &Snapshot, flow: &Flow) -> Result<&Arc<Policy>, Refusal> {
-        let passed = match self.passed.take() {
-            Some(passed) if passed.0 == *flow => passed,
-            _ => {
-                let policy = receive::check_inner(tables, &self.device, &self.sa, flow);
-                (*flow, policy.map_err(|(reason, policy)| (reason, policy.cloned()))?.clone())
+    #[inline]
+    fn open(&mut self, tables: &Snapshot, slot: &mut RxSlot, (place, seq): (usize, u32), me: u16, now: u64) {
+        let Some(Known { device, sa }) = self.known.get(place) else { return };
+        slot.device = device.id;
+        if sa.home != me {
+            slot.verdict = RxVerdict::Hop(sa.home);
+            return;
+        }
+        slot.verdict = match deliver(tables, device, sa, &mut self.passed, slot, seq, now) {
+            Ok((len, passed)) => RxVerdict::Deliver { len, way: WayPlace { known: place, passed } },
+            Err((reason, policy)) => {
+                if let Some(stat) = reason.row().sa {
+                    sa.run.count(stat);
+                }
+                RxVerdict::Drop(Drop { reason, sa: Some(sa.clone()), policy, mtu: 0 })
             }
         };
-        Ok(&self.passed.insert(passed).1)
     }
+}
+
+/// Makes the inner packet of an ESP packet. Returns its length with TFC padding, bytes, and where the policy is that let
+/// it in.
+fn deliver(
+    tables: &Snapshot,
+    device: &Device,
+    sa: &Sa,
+    passed: &mut Memory<Passing, Arc<Policy>>,
+    slot: &mut RxSlot,
+    seq: u32,
+    now: u64,
+) -> Result<(usize, usize), Refusal> {
+    let without_policy = |reason| (reason, None);
+    let next_header = decrypt(sa, &mut slot.buf, seq, now).map_err(without_policy)?;
+    slot.opened = true;
+    let len = slot.buf.len();
+    let inner = inner_packet(sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
+    let key = (device.id, sa.number, inner.flow);
+    let place = match passed.find(&key) {
+        (_, Some(place)) => place,
+        (hash, None) => {
+            let policy = receive::check_inner(tables, device, sa, &inner.flow);
+            let policy = policy.map_err(|(reason, policy)| (reason, policy.cloned()))?.clone();
+            passed.put(hash, key, policy, None)
+        }
+    };
+    if let Some(policy) = passed.get(place) {
+        policy.touch(now);
+    }
+    Ok((len, place))
 }
 
 /// Why an ESP packet that has an SA is not delivered, and the policy that had a part in it.

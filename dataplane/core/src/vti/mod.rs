@@ -5,6 +5,7 @@
 
 pub mod icmp;
 mod inbound;
+mod memory;
 mod outbound;
 pub mod receive;
 #[doc(hidden)]
@@ -16,8 +17,8 @@ mod tests;
 
 pub use crate::device::{LinkInfo, LinkKind, LinkSpec};
 pub use crate::reason::LinkStats;
-pub use inbound::{Receiver, RxSlot, RxVerdict};
-pub use outbound::{Transmitter, TxSlot, TxVerdict};
+pub use inbound::{Receiver, RxSlot, RxVerdict, WayPlace};
+pub use outbound::{FlowPlace, Transmitter, TxSlot, TxVerdict};
 
 use crate::reason::Reason;
 use crate::tables::Policy;

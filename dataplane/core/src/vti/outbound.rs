@@ -4,13 +4,14 @@
 //! is left; reserve exactly the numbers that will be used; seal. Each packet has a verdict; a pass skips what is
 //! decided.
 
+use super::memory::Memory;
 use super::transmit::{self, Decision, Refused};
 use super::{Drop, transmit::route_key};
-use crate::device::Device;
+use crate::device::{Device, DeviceId};
 use crate::esp::{Header, Numbers, SealError, peek};
 use crate::packet::{Buf, Flow, Inner, NotIp, OuterHeader, UdpPorts, proto, tos};
 use crate::reason::Reason;
-use crate::tables::{Policy, Snapshot};
+use crate::tables::Snapshot;
 use crate::xfrm::{ExtraFlags, Family, Proto, Sa, StateFlags};
 use std::sync::Arc;
 
@@ -24,13 +25,13 @@ pub struct TxSlot {
     /// What becomes of it.
     pub verdict: TxVerdict,
     inner: Option<Inner>,
-    group: usize,
+    flow: FlowPlace,
 }
 
 impl TxSlot {
     /// A packet read from a device, not decided yet.
     pub fn new(buf: Buf) -> Self {
-        Self { len: buf.len(), buf, verdict: TxVerdict::Pending, inner: None, group: 0 }
+        Self { len: buf.len(), buf, verdict: TxVerdict::Pending, inner: None, flow: FlowPlace(0) }
     }
 
     /// The dissected packet, as long as it is still the inner one (for an ICMP error).
@@ -50,12 +51,8 @@ pub enum TxVerdict {
     Pending,
     /// Sealed, with an outer header: to be sent, in fragments where it is longer than the path's MTU.
     Send {
-        /// MTU of the path, bytes.
-        path_mtu: u32,
-        /// The SA that sealed it.
-        sa: Arc<Sa>,
-        /// The policy that asked for it.
-        policy: Arc<Policy>,
+        /// What was decided for its flow: [`Transmitter::decision`] knows it until the next burst.
+        flow: FlowPlace,
     },
     /// To the SA's home worker, as it is.
     Hop(u16),
@@ -63,14 +60,20 @@ pub enum TxVerdict {
     Drop(Drop),
 }
 
-/// The packets of one flow, as long as no SA dies.
-struct Group {
-    flow: Flow,
+/// Where a [`Transmitter`] keeps what it decided for a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowPlace(usize);
+
+/// What a decision depends on besides the tables.
+type FlowKey = (DeviceId, Flow);
+
+/// What was decided for a flow, as long as the tables stay and no SA dies.
+struct Fate {
     result: Result<Decision, Refused>,
-    /// Where its SA is among the lanes, once a packet got that far.
-    lane: Option<usize>,
-    /// How many SAs had died when this was decided.
-    deaths: usize,
+    /// Deaths that had been seen when it was decided.
+    deaths: u64,
+    /// The burst that it was used in last, and where its SA is among the lanes of that burst.
+    lane: (u64, usize),
 }
 
 /// The packets of one SA.
@@ -79,52 +82,92 @@ struct Lane {
     /// Packets and bytes of the SA, with those of this burst that were let through so far.
     packets: u64,
     bytes: u64,
-    /// Sequence numbers that will be used, and how many there are.
-    wanted: u64,
+    /// What it had used before this burst.
+    before: (u64, u64),
+    /// How many sequence numbers there are.
     available: u64,
     numbers: Option<Numbers>,
 }
 
-/// Carries bursts out of a device. Holds scratch memory only: nothing is remembered from burst to burst.
+/// Carries bursts out of a device. What it decided for a flow it remembers, as long as the tables are the same.
 #[derive(Default)]
 pub struct Transmitter {
-    groups: Vec<Group>,
+    tables: Option<Arc<Snapshot>>,
+    flows: Memory<FlowKey, Fate>,
     lanes: Vec<Lane>,
-    /// SAs that reached a limit in this burst.
-    deaths: usize,
+    /// Where the lane of an SA may be, by the low bits of its number.
+    lane_hints: LaneHints,
+    burst: u64,
+    /// SAs that reached a limit.
+    deaths: u64,
 }
 
 impl Transmitter {
     /// Gives every packet of `burst` a verdict. `me` is this worker, `now` is in seconds since the Unix epoch.
-    pub fn run(&mut self, tables: &Snapshot, device: &Device, burst: &mut [TxSlot], me: u16, now: u64) {
-        self.clear();
+    pub fn run(&mut self, tables: &Arc<Snapshot>, device: &Device, burst: &mut [TxSlot], me: u16, now: u64) {
+        self.begin(tables);
         burst.iter_mut().for_each(dissect);
         for slot in burst.iter_mut().filter(|s| s.pending()) {
             self.admit(tables, device, slot, me);
         }
         for lane in &mut self.lanes {
-            lane.numbers = Some(lane.sa.run.out.reserve(lane.wanted as usize));
+            lane.charge(now);
         }
         for slot in burst.iter_mut().filter(|s| s.pending()) {
             self.seal(slot, now);
         }
-        self.clear();
-    }
-
-    fn clear(&mut self) {
-        self.groups.clear();
         self.lanes.clear();
-        self.deaths = 0;
     }
 
-    /// Finds the flow among those of the burst, or decides for a new one. Once an SA has died, all is decided anew.
-    fn group(&mut self, tables: &Snapshot, device: &Device, flow: &Flow) -> usize {
-        let deaths = self.deaths;
-        self.groups.iter().rposition(|g| g.flow == *flow && g.deaths == deaths).unwrap_or_else(|| {
-            let result = transmit::decide(tables, device, flow);
-            self.groups.push(Group { flow: *flow, result, lane: None, deaths });
-            self.groups.len() - 1
-        })
+    /// What was decided for a packet of the last burst.
+    pub fn decision(&self, flow: FlowPlace) -> Option<&Decision> {
+        self.flows.get(flow.0)?.result.as_ref().ok()
+    }
+
+    /// The drop of a packet of the last burst that was to be sent, but was not taken.
+    pub fn drop_of(&self, flow: FlowPlace, reason: Reason) -> Drop {
+        let decision = self.decision(flow);
+        let (sa, policy) = (decision.map(|d| d.sa.clone()), decision.map(|d| d.policy.clone()));
+        Drop { reason, sa, policy, mtu: 0 }
+    }
+
+    /// Forgets what was decided with other tables, and lets go of them.
+    pub fn follow(&mut self, tables: &Arc<Snapshot>) {
+        if !self.tables.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, tables)) {
+            self.flows.clear();
+            self.tables = Some(tables.clone());
+        }
+    }
+
+    fn begin(&mut self, tables: &Arc<Snapshot>) {
+        self.follow(tables);
+        self.flows.begin();
+        self.burst += 1;
+    }
+
+    /// Finds what was decided for a flow, or decides. Once an SA has died, all is decided anew; that a flow cannot
+    /// leave is decided anew each burst.
+    #[inline]
+    fn fate(&mut self, tables: &Snapshot, device: &Device, flow: &Flow) -> usize {
+        let key = (device.id, *flow);
+        let (hash, found) = self.flows.find(&key);
+        match found {
+            Some(place) if self.flows.get(place).is_some_and(|fate| self.holds(fate)) => place,
+            stale => {
+                let result = transmit::decide(tables, device, flow);
+                let fate = Fate { result, deaths: self.deaths, lane: (self.burst, usize::MAX) };
+                self.flows.put(hash, key, fate, stale)
+            }
+        }
+    }
+
+    #[inline]
+    fn holds(&self, fate: &Fate) -> bool {
+        fate.deaths == self.deaths
+            && match &fate.result {
+                Ok(decision) => decision.sa.run.alive(),
+                Err(_) => fate.lane.0 == self.burst,
+            }
     }
 
     /// Everything that is decided before a packet gets its number. An SA that reaches a limit is dead for the next
@@ -133,9 +176,9 @@ impl Transmitter {
     /// kernel: net/xfrm/xfrm_output.c xfrm_output_one(): a packet without a number is not charged to the SA
     fn admit(&mut self, tables: &Snapshot, device: &Device, slot: &mut TxSlot, me: u16) {
         let Some(inner) = slot.inner else { return };
-        slot.group = self.group(tables, device, &inner.flow);
-        let group = &mut self.groups[slot.group];
-        let decision = match &group.result {
+        slot.flow = FlowPlace(self.fate(tables, device, &inner.flow));
+        let Some(fate) = self.flows.get_mut(slot.flow.0) else { return };
+        let decision = match &fate.result {
             Ok(decision) => decision,
             Err(Refused { reason, policy, sa }) => {
                 let (policy, sa) = (policy.clone(), sa.clone());
@@ -150,33 +193,33 @@ impl Transmitter {
         } else if slot.len > decision.mtu as usize && inner.df {
             slot.verdict = decision.refuse(Reason::TxTooBig, decision.mtu);
         } else {
-            let at = *group.lane.get_or_insert_with(|| lane_of(&mut self.lanes, &decision.sa));
-            if let Err(reason) = self.lanes[at].admit(slot.len as u64) {
-                self.deaths += usize::from(reason == Reason::TxSaExpired);
+            if fate.lane.0 != self.burst || fate.lane.1 == usize::MAX {
+                fate.lane =
+                    (self.burst, lane_of(&mut self.lanes, &mut self.lane_hints, self.burst, &decision.sa));
+            }
+            if let Err(reason) = self.lanes[fate.lane.1].admit(slot.len as u64) {
+                self.deaths += u64::from(reason == Reason::TxSaExpired);
                 slot.verdict = decision.refuse(reason, 0);
             }
         }
     }
 
     /// Takes the next number of the packet's SA and builds the outer packet.
+    #[inline]
     fn seal(&mut self, slot: &mut TxSlot, now: u64) {
-        let group = &self.groups[slot.group];
-        let (Ok(decision), Some(inner), Some(at)) = (&group.result, slot.inner, group.lane) else { return };
-        let lane = &mut self.lanes[at];
+        let Some(Fate { result: Ok(decision), lane: (_, at), .. }) = self.flows.get(slot.flow.0) else {
+            return;
+        };
+        let (Some(inner), Some(lane)) = (slot.inner, self.lanes.get_mut(*at)) else { return };
         let sealed = match lane.numbers.as_mut().and_then(Iterator::next) {
             Some(seq) => {
                 decision.policy.touch(now);
-                lane.sa.run.consume(1, slot.len as u64, now);
                 encapsulate(decision, &mut slot.buf, &inner, seq)
             }
             None => Err(Reason::TxSeqOverflow),
         };
         slot.verdict = match sealed {
-            Ok(()) => TxVerdict::Send {
-                path_mtu: decision.route.mtu,
-                sa: lane.sa.clone(),
-                policy: decision.policy.clone(),
-            },
+            Ok(()) => TxVerdict::Send { flow: slot.flow },
             Err(reason) => decision.refuse(reason, 0),
         };
     }
@@ -191,7 +234,13 @@ impl Decision {
 impl Lane {
     fn new(sa: &Arc<Sa>) -> Self {
         let (used, available) = (sa.run.current(), sa.run.out.available());
-        Self { sa: sa.clone(), packets: used.packets, bytes: used.bytes, wanted: 0, available, numbers: None }
+        let before = (used.packets, used.bytes);
+        Self { sa: sa.clone(), packets: before.0, bytes: before.1, before, available, numbers: None }
+    }
+
+    /// Packets of this burst that were let through.
+    fn wanted(&self) -> u64 {
+        self.packets - self.before.0
     }
 
     /// Lets a packet of `len` bytes through, unless the SA is at a limit or has no number left.
@@ -200,13 +249,28 @@ impl Lane {
             self.sa.run.kill();
             return Err(Reason::TxSaExpired);
         }
-        if self.wanted == self.available {
+        if self.wanted() == self.available {
             return Err(Reason::TxSeqOverflow);
         }
         self.packets += 1;
         self.bytes += len;
-        self.wanted += 1;
         Ok(())
+    }
+
+    /// Takes the numbers of all that were let through, and charges the SA with them.
+    fn charge(&mut self, now: u64) {
+        let run = &self.sa.run;
+        self.numbers = Some(run.out.reserve(self.wanted() as usize));
+        run.consume(self.wanted(), self.bytes - self.before.1, now);
+    }
+}
+
+/// For each value of an SA number's low bits: the last burst in which an SA with them got a lane, and which.
+struct LaneHints([(u64, usize); 128]);
+
+impl Default for LaneHints {
+    fn default() -> Self {
+        Self([(0, 0); 128])
     }
 }
 
@@ -218,12 +282,19 @@ fn dissect(slot: &mut TxSlot) {
     }
 }
 
-fn lane_of(lanes: &mut Vec<Lane>, sa: &Arc<Sa>) -> usize {
-    let same = |l: &Lane| Arc::ptr_eq(&l.sa.run, &sa.run);
-    lanes.iter().position(same).unwrap_or_else(|| {
-        lanes.push(Lane::new(sa));
-        lanes.len() - 1
-    })
+/// The lane of an SA in this burst.
+fn lane_of(lanes: &mut Vec<Lane>, hints: &mut LaneHints, burst: u64, sa: &Arc<Sa>) -> usize {
+    let hint = &mut hints.0[sa.number as usize % 128];
+    if hint.0 == burst {
+        // Mostly it is the one hinted at; else two SAs share their low bits.
+        let same = |at: &usize| lanes[*at].sa.number == sa.number;
+        if let Some(at) = [hint.1].into_iter().chain(0..lanes.len()).find(same) {
+            return at;
+        }
+    }
+    lanes.push(Lane::new(sa));
+    *hint = (burst, lanes.len() - 1);
+    lanes.len() - 1
 }
 
 /// The second net against loops: a packet of this tunnel in this tunnel, which no route look-up foresaw.
@@ -233,15 +304,15 @@ fn is_own_esp(tables: &Snapshot, device: &Device, inner: &Inner, packet: &[u8]) 
         proto::UDP => inner.payload + 8,
         _ => return false,
     };
+    let (ends, flow) = (&device.spec, &inner.flow);
+    let between_ends = (ends.local.is_unspecified() || ends.local == flow.src)
+        && (ends.remote.is_unspecified() || ends.remote == flow.dst);
+    if !between_ends {
+        return false;
+    }
     let Some((spi, _)) = packet.get(at..).and_then(peek) else { return false };
-    let ours = tables.states.any_mark(inner.flow.dst, spi, Proto::Esp);
-    let ends = &device.spec;
-    ours.is_some_and(|sa| {
-        sa.spec.src == inner.flow.src
-            && (ends.local.is_unspecified() || ends.local == inner.flow.src)
-            && (ends.remote.is_unspecified() || ends.remote == inner.flow.dst)
-            && tables.routes.find(&route_key(sa)).is_some()
-    })
+    let ours = tables.states.any_mark(flow.dst, spi, Proto::Esp);
+    ours.is_some_and(|sa| sa.spec.src == flow.src && tables.routes.find(&route_key(sa)).is_some())
 }
 
 /// ESP and outer header around the packet in `buf`.

@@ -153,7 +153,7 @@ impl Lab {
     ///
     /// # Panics
     /// If the tables refuse a part.
-    pub fn tables(&self) -> Snapshot {
+    pub fn tables(&self) -> Arc<Snapshot> {
         let mut tables = Snapshot::new(self.workers);
         let mut salt = 0x5a17_0000_0000_0000;
         let mut random = || {
@@ -170,7 +170,7 @@ impl Lab {
             apply(&mut tables, Op::PolicyDefault { dir: *dir, action: Action::Block });
         }
         self.routes.iter().for_each(|(key, answer)| tables.routes.insert(*key, *answer));
-        tables
+        Arc::new(tables)
     }
 
     /// What the far end would send by the SA for input.

@@ -29,6 +29,14 @@ pub struct Decision {
     pub tfc_len: u32,
 }
 
+impl Decision {
+    /// The mark of the outer packets.
+    pub fn mark(&self) -> u32 {
+        let mark = self.sa.spec.output_mark;
+        mark.value & mark.mask
+    }
+}
+
 /// Why nothing happens to them, and which objects had a part in it.
 #[derive(Clone, Debug)]
 pub struct Refused {

@@ -29,6 +29,10 @@ pub struct Link {
     pub kind: Option<String>,
     /// `ARPHRD_*`.
     pub link_type: u16,
+    /// Packets for the host that were dropped.
+    pub rx_dropped: u64,
+    /// Packets of the host that were dropped.
+    pub tx_dropped: u64,
 }
 
 impl Link {
@@ -44,12 +48,17 @@ impl Link {
             operstate: State::Unknown,
             kind: None,
             link_type: message.header.link_layer_type.into(),
+            rx_dropped: 0,
+            tx_dropped: 0,
         };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::TxQueueLen(len) => link.txqlen = *len,
+                LinkAttribute::Stats64(stats) => {
+                    (link.rx_dropped, link.tx_dropped) = (stats.rx_dropped, stats.tx_dropped);
+                }
                 LinkAttribute::OperState(state) => link.operstate = *state,
                 LinkAttribute::LinkInfo(info) => {
                     link.kind = info.iter().find_map(|i| match i {

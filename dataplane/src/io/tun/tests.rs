@@ -166,3 +166,20 @@ fn names_are_checked_before_anything_else() {
         check_name(name).unwrap();
     }
 }
+
+/// What a device that nobody reads has no room for is its driver's loss: the host says so, and nobody else can.
+#[test]
+fn the_host_counts_what_a_full_device_lost() {
+    in_netns("the_host_counts_what_a_full_device_lost", || {
+        let tun = up(1480);
+        let mut netlink = Netlink::open().unwrap();
+        netlink.set_txqlen(tun.ifindex(), 4).unwrap();
+        let socket = UdpSocket::bind("10.1.0.1:5000").unwrap();
+        for _ in 0..10 {
+            // The queue of the device tells the sender nothing, or that it is full.
+            let _ = socket.send_to(b"x", "10.1.0.2:6000");
+        }
+        let link = netlink.link_by_index(tun.ifindex()).unwrap();
+        assert_eq!((link.tx_dropped, link.rx_dropped), (6, 0));
+    });
+}

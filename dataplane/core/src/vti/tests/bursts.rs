@@ -39,16 +39,22 @@ fn transmit(lab: &Lab, packets: &[Vec<u8>], cuts: &[usize]) -> Left {
     let (tables, mut burst) = (lab.tables(), tx_burst(packets));
     let sas = all_sas(lab, &tables);
     let mut transmitter = Transmitter::default();
-    pieces(&mut burst, cuts, |piece| transmitter.run(&tables, &lab.devices[0], piece, 0, NOW));
-    let tell = |slot: &TxSlot| match &slot.verdict {
+    let tell = |transmitter: &Transmitter, slot: &TxSlot| match &slot.verdict {
         TxVerdict::Pending => panic!("left undecided"),
-        TxVerdict::Send { path_mtu, sa, policy } => {
-            format!("sent by {} for {} mtu {path_mtu}", sa.spec.spi, policy.spec.index)
+        TxVerdict::Send { flow } => {
+            let decision = transmitter.decision(*flow).unwrap();
+            let (spi, index) = (decision.sa.spec.spi, decision.policy.spec.index);
+            format!("sent by {spi} for {index} mtu {}", decision.route.mtu)
         }
         TxVerdict::Hop(home) => format!("to {home}"),
         TxVerdict::Drop(drop) => line(drop),
     };
-    (burst.iter().map(|s| (tell(s), s.buf.bytes().to_vec())).collect(), states(&sas))
+    let mut lines = Vec::new();
+    pieces(&mut burst, cuts, |piece| {
+        transmitter.run(&tables, &lab.devices[0], piece, 0, NOW);
+        lines.extend(piece.iter().map(|s| (tell(&transmitter, s), s.buf.bytes().to_vec())));
+    });
+    (lines, states(&sas))
 }
 
 fn receive(lab: &Lab, packets: &[(Peer, Vec<u8>)], cuts: &[usize]) -> Left {
@@ -57,16 +63,21 @@ fn receive(lab: &Lab, packets: &[(Peer, Vec<u8>)], cuts: &[usize]) -> Left {
     let received = |(peer, bytes): &(Peer, Vec<u8>)| peer.received(crate::packet::Buf::from_packet(bytes));
     let mut burst: Vec<RxSlot> = packets.iter().map(received).collect();
     let mut receiver = Receiver::default();
-    pieces(&mut burst, cuts, |piece| receiver.run(&tables, piece, 0, NOW));
-    let tell = |slot: &RxSlot| match &slot.verdict {
+    let tell = |receiver: &Receiver, slot: &RxSlot| match &slot.verdict {
         RxVerdict::Pending => panic!("left undecided"),
-        RxVerdict::Deliver { len, sa, policy } => {
+        RxVerdict::Deliver { len, way } => {
+            let (sa, policy) = (receiver.sa(*way).unwrap(), receiver.policy(*way).unwrap());
             format!("{len} by {} for {} to {:?}", sa.spec.spi, policy.spec.index, slot.device)
         }
         RxVerdict::Hop(home) => format!("to {home}"),
         RxVerdict::Drop(drop) => format!("{} at {:?}", line(drop), slot.device),
     };
-    (burst.iter().map(|s| (tell(s), s.buf.bytes().to_vec())).collect(), states(&sas))
+    let mut lines = Vec::new();
+    pieces(&mut burst, cuts, |piece| {
+        receiver.run(&tables, piece, 0, NOW);
+        lines.extend(piece.iter().map(|s| (tell(&receiver, s), s.buf.bytes().to_vec())));
+    });
+    (lines, states(&sas))
 }
 
 /// Small limits, often; and a start that runs out of numbers soon.

@@ -57,7 +57,7 @@ fn payload(p: &Peer, bytes: &[u8]) -> Vec<RxSlot> {
     vec![p.clone().in_udp().received(Buf::from_packet(bytes))]
 }
 
-fn run_on(tables: &Snapshot, burst: &mut [RxSlot]) {
+fn run_on(tables: &std::sync::Arc<Snapshot>, burst: &mut [RxSlot]) {
     Receiver::default().run(tables, burst, 0, NOW);
 }
 

@@ -42,7 +42,7 @@ fn five6() -> Vec<Vec<u8>> {
     vec![flow6(120); 5]
 }
 
-fn run_on(tables: &Snapshot, lab: &Lab, packets: &[Vec<u8>]) -> Vec<TxSlot> {
+fn run_on(tables: &std::sync::Arc<Snapshot>, lab: &Lab, packets: &[Vec<u8>]) -> Vec<TxSlot> {
     let mut burst = tx_burst(packets);
     Transmitter::default().run(tables, &lab.devices[0], &mut burst, 0, NOW);
     burst
@@ -348,4 +348,18 @@ fn tfc_padding_does_not_exceed_the_path() {
     lab.states[OUT].tfcpad = 9000;
     lab.routes[0].1 = Some(Route { ifindex: BELOW, mtu: 400 });
     assert_eq!(run(&lab, &five())[0].buf.len(), 400);
+}
+
+/// Keys of a deleted SA are wiped with its last owner: what is remembered of flows must not be that.
+#[test]
+fn what_is_remembered_ends_with_the_tables() {
+    let lab = Lab::vti();
+    let tables = lab.tables();
+    let mut transmitter = Transmitter::default();
+    transmitter.run(&tables, &lab.devices[0], &mut tx_burst(&five()), 0, NOW);
+    let sa = std::sync::Arc::downgrade(tables.states.named(&lab.states[OUT].id()).unwrap());
+    drop(tables);
+    assert!(sa.upgrade().is_some());
+    transmitter.follow(&lab.tables());
+    assert!(sa.upgrade().is_none());
 }
