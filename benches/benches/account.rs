@@ -9,7 +9,7 @@ use uvti_core::packet::testing::udp4;
 use uvti_core::reason::Reason;
 use uvti_core::vti::testing::{Lab, OUT};
 use uvti_core::xfrm::{Family, PolicySpec};
-use uvti_dataplane::account::{Attribution, DEFAULT_ROWS, Ledger, NoAccount};
+use uvti_dataplane::account::{Attribution, DEFAULT_RECORDS, DEFAULT_ROWS, FlightRecorder, NoAccount};
 
 /// Packets a measurement.
 const PACKETS: usize = 64 * 512;
@@ -32,9 +32,10 @@ fn lab() -> Lab {
 }
 
 fn counted(lab: &Lab) -> Lane {
-    let attribution = Attribution::new(DEFAULT_ROWS);
-    let shelf = attribution.shelf();
-    Lane::new(lab, Ledger { attribution }, vec![shelf])
+    let flight = FlightRecorder::new(1, DEFAULT_RECORDS);
+    let ledger = flight.ledgers(|| Attribution::new(DEFAULT_ROWS)).remove(0);
+    let shelf = ledger.attribution.shelf();
+    Lane::new(lab, ledger, vec![shelf], flight)
 }
 
 fn passes(size: usize) -> Vec<u8> {
@@ -147,7 +148,8 @@ fn main() {
     let (starts, pairs, packets) = if test { (1, 1, 640) } else { (STARTS, PAIRS, PACKETS) };
     let (lab, mut cases) = (lab(), cases());
     for _ in 0..starts {
-        let (with, without) = (counted(&lab), Lane::new(&lab, NoAccount, Vec::new()));
+        let (with, without) =
+            (counted(&lab), Lane::new(&lab, NoAccount, Vec::new(), FlightRecorder::new(1, 0)));
         // Cold caches and untouched buffers are not what is compared.
         cases.iter().for_each(|case| [&with, &without].iter().for_each(|l| _ = l.carry(&case.load, packets)));
         for case in &mut cases {

@@ -16,7 +16,7 @@ use uvti_core::route::{Answer, Route, RouteKey};
 use uvti_core::tables::{Op, Refusal};
 use uvti_core::vti::icmp;
 use uvti_core::vti::testing::{BELOW, Lab, VTI};
-use uvti_dataplane::account::{Account, Shelf};
+use uvti_dataplane::account::{Account, FlightRecorder, Shelf};
 use uvti_dataplane::engine::{Config, Created, Engine, Host, HostDevice, LinkState};
 use uvti_dataplane::io::tun::{FromHost, Kind};
 use uvti_dataplane::io::underlay::{Losses, Outgoing, Received};
@@ -35,15 +35,15 @@ impl Lane {
     ///
     /// # Panics
     /// If the engine refuses.
-    pub fn new<A: Account>(lab: &Lab, account: A, shelves: Vec<Arc<Shelf>>) -> Self {
+    pub fn new<A: Account>(lab: &Lab, account: A, shelves: Vec<Arc<Shelf>>, flight: FlightRecorder) -> Self {
         let (done, times) = channel();
         let signal = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).expect("an eventfd");
         let load = Arc::new(Load { queue: Mutex::default(), signal, done, clock: clock_cost() });
         let host = Box::new(Bench { load: load.clone() });
-        let config = Config { workers: 1, keep_devices: false, attribution_rows: 16384 };
+        let config = Config { workers: 1, keep_devices: false, attribution_rows: 16384, record: 16 };
         let network = vec![Box::new(Sink) as Box<dyn Underlay>];
-        let engine =
-            Engine::start_with(config, host, network, || Honest, vec![account], shelves).expect("a worker");
+        let engine = Engine::start_with(config, host, network, || Honest, vec![account], shelves, flight)
+            .expect("a worker");
         let mut ops = vec![Op::LinkAdd(lab.devices[0].spec.clone())];
         ops.extend(lab.states.iter().map(|s| Op::StateAdd(Box::new(s.clone()))));
         ops.extend(lab.policies.iter().map(|p| Op::PolicyAdd(Box::new(p.clone()))));

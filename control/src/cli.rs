@@ -3,7 +3,7 @@
 use crate::breakdown::By;
 use crate::client::{Client, ClientError};
 use crate::protocol::Namespace;
-use crate::{demo, explain, inject, ip, run, sysctl, views};
+use crate::{demo, drops, explain, inject, ip, run, sysctl, views};
 use clap::{Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -84,6 +84,8 @@ enum Command {
     Explain(explain::Args),
     /// Read and set the sysctls that the dataplane goes by: the host's where it has them, else uvti's own.
     Sysctl(sysctl::Args),
+    /// The last dropped packets of each reason, with their SA and policy; or when packets were dropped.
+    Drops(drops::Args),
     /// Show it all: two namespaces, a tunnel, traffic, and one drop of each kind beside the kernel's counters.
     Demo(demo::Args),
 }
@@ -118,6 +120,12 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
         Command::Inject(args) => finish(inject::run(args, control)),
         Command::Explain(args) => explain::run(&args, control),
         Command::Sysctl(args) => finish(ask_sysctl(control, &args)),
+        Command::Drops(args) => finish(
+            Client::connect(control, &Namespace::Own)
+                .map_err(Into::into)
+                .and_then(|mut client| drops::run(&args, &mut client))
+                .map(|()| ExitCode::SUCCESS),
+        ),
         Command::Demo(args) => finish(demo::run(&args)),
     }
 }

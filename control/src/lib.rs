@@ -4,6 +4,7 @@ mod breakdown;
 mod cli;
 pub mod client;
 mod demo;
+mod drops;
 pub mod explain;
 mod inject;
 pub mod ip;

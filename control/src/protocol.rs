@@ -3,8 +3,13 @@
 //! One JSON message a line each way, at most [`MAX_MESSAGE`] bytes. The socket is `<netns inode>.sock` in
 //! `/run/uvti`, or in `$XDG_RUNTIME_DIR/uvti` for a user who may not write there.
 
+mod drops;
+
 pub use crate::breakdown::{Breakdown, By, Line, Subject};
 use crate::explain::Query;
+pub(crate) use drops::to_hex;
+pub use drops::{DropHistory, DropRecord, DropsPage, DropsQuery, HistoryRow, OuterLabel};
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, Read, Write};
@@ -78,6 +83,10 @@ pub enum Request {
         /// Its new value, if it is to be set.
         value: Option<String>,
     },
+    /// Recorded drops.
+    Recorded(DropsQuery),
+    /// How many packets each reason dropped, over the last minutes.
+    DropHistory,
 }
 
 /// The answer to a [`Request`].
@@ -122,6 +131,10 @@ pub enum Response {
     Cleared(Vec<String>),
     /// To `Sysctl`: the value now in force, or why there is none.
     Sysctl(Result<String, String>),
+    /// To `Recorded`.
+    Recorded(DropsPage),
+    /// To `DropHistory`.
+    DropHistory(DropHistory),
     /// The request was not understood or could not be answered.
     Error(String),
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use uvti_core::tables::Op;
-use uvti_dataplane::account::DEFAULT_ROWS;
+use uvti_dataplane::account::{DEFAULT_RECORDS, DEFAULT_ROWS};
 use uvti_dataplane::engine::{Config, Engine, SystemHost};
 use uvti_dataplane::host::netlink::Events;
 use uvti_dataplane::inject::{Hooks, Injector};
@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Leave the devices in place at a clean stop, with the host's routes: the host then drops what goes into them.
     #[arg(long)]
     keep_devices: bool,
+    /// Dropped packets to keep of each reason, by each worker, for `uvti drops`; 0 keeps none.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_RECORDS as u16, value_parser = clap::value_parser!(u16).range(..=1000))]
+    record: u16,
     /// Rows for the SAs and policies that drops are attributed to, a worker and in all; what finds none left counts
     /// as `other`.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_ROWS as u32, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
@@ -112,8 +115,12 @@ fn start<T: Tamper>(args: &Args, tamper: fn() -> T) -> anyhow::Result<(Arc<Engin
         .map(|i| SocketUnderlay::open(i == 0).map(|u| Box::new(u) as Box<dyn Underlay>))
         .collect::<std::io::Result<Vec<_>>>()
         .context("cannot open raw sockets: root or CAP_NET_RAW is needed")?;
-    let config =
-        Config { workers, keep_devices: args.keep_devices, attribution_rows: args.attribution_rows as usize };
+    let config = Config {
+        workers,
+        keep_devices: args.keep_devices,
+        attribution_rows: args.attribution_rows as usize,
+        record: usize::from(args.record),
+    };
     let host = Box::new(host);
     if !args.allow_inject {
         return Ok((Engine::start(config, host, underlays, tamper)?, None));

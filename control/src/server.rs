@@ -2,8 +2,8 @@
 
 use crate::explain::Query;
 use crate::protocol::{
-    Breakdown, By, CheckReport, Counts, MessageError, Queue, Rejected, Reloaded, Request, Response, Totals,
-    read_message, runtime_dir, socket_paths, write_message,
+    Breakdown, By, CheckReport, Counts, DropHistory, DropsPage, DropsQuery, MessageError, Queue, Rejected,
+    Reloaded, Request, Response, Totals, read_message, runtime_dir, socket_paths, write_message,
 };
 use rustix::process::geteuid;
 use std::fs::{DirBuilder, Permissions};
@@ -67,6 +67,10 @@ pub trait Dataplane: Send + Sync {
     }
     /// Reads a sysctl, or sets it.
     fn sysctl(&self, name: &str, value: Option<&str>) -> Result<String, String>;
+    /// Recorded drops; waits for a moment if it is asked to and there are none.
+    fn recorded(&self, query: &DropsQuery) -> DropsPage;
+    /// How many packets each reason dropped, over the last minutes.
+    fn drop_history(&self) -> DropHistory;
 }
 
 /// Why the socket could not be bound.
@@ -289,6 +293,8 @@ fn answer(dataplane: &dyn Dataplane, request: Request) -> Response {
             None => Response::Error(NO_FAULTS.to_owned()),
         },
         Request::Sysctl { name, value } => Response::Sysctl(dataplane.sysctl(&name, value.as_deref())),
+        Request::Recorded(query) => Response::Recorded(dataplane.recorded(&query)),
+        Request::DropHistory => Response::DropHistory(dataplane.drop_history()),
     }
 }
 

@@ -1,10 +1,12 @@
 //! The engine behind the control socket.
 
+use crate::drops::recorded;
 use crate::explain::{self, Query};
 use crate::ip::parse::Names;
 use crate::ip::{batch, difference};
 use crate::protocol::{
-    Breakdown, By, CheckReport, CheckRow, Counts, DeviceTotals, Rejected, Reloaded, Totals,
+    Breakdown, By, CheckReport, CheckRow, Counts, DeviceTotals, DropHistory, DropsPage, DropsQuery, Rejected,
+    Reloaded, Totals,
 };
 use crate::server::Dataplane;
 use std::sync::Arc;
@@ -165,6 +167,14 @@ impl Dataplane for Service {
             Ok(()) => Reloaded { changes: ops.len(), errors: Vec::new() },
             Err((_, refusal)) => Reloaded { changes: 0, errors: vec![format!("{file}: {refusal}")] },
         }
+    }
+
+    fn recorded(&self, query: &DropsQuery) -> DropsPage {
+        recorded::page(&self.0, query)
+    }
+
+    fn drop_history(&self) -> DropHistory {
+        recorded::history(&self.0)
     }
 }
 

@@ -1,10 +1,11 @@
 //! What a test needs of the machine, and what happens where it is missing.
 //!
-//! A machine without it skips the test and says so on the screen. With `UVTI_TEST_REQUIRE=netns,uml` (as
+//! A machine without it skips the test and says so on the screen. With `UVTI_TEST_REQUIRE=netns,uml,tshark` (as
 //! `tests/run` and CI set it) a missing need is a failure instead, so that nothing is skipped unseen.
 
 use crate::{netns::Namespace, uml};
 use std::io::Write;
+use std::process::Command;
 
 /// Something a test needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub enum Need {
     Netns,
     /// User-Mode Linux and its modules.
     Uml,
+    /// `tshark`, which reads captures.
+    Tshark,
 }
 
 impl Need {
@@ -21,6 +24,7 @@ impl Need {
         match self {
             Need::Netns => "netns",
             Need::Uml => "uml",
+            Need::Tshark => "tshark",
         }
     }
 
@@ -32,6 +36,11 @@ impl Need {
                 Err(error) => Some(format!("run as root, with iproute2 installed: {error:#}")),
             },
             Need::Uml => uml::missing(),
+            Need::Tshark => match Command::new("tshark").arg("--version").output() {
+                Ok(output) if output.status.success() => None,
+                Ok(output) => Some(format!("tshark ends with {}", output.status)),
+                Err(error) => Some(format!("install tshark: {error}")),
+            },
         }
     }
 }

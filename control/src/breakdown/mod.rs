@@ -5,7 +5,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use text::text;
+pub(crate) use text::{policy, sa, text};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};

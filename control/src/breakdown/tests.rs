@@ -8,7 +8,7 @@ use uvti_core::vti::Drop;
 use uvti_core::vti::testing::Lab;
 use uvti_core::xfrm::{Mark, Spi, StateSpec};
 use uvti_dataplane::account::{
-    Account, Attribution, Books, Collector, DeviceCounters, Dropped, Flip, Ledger,
+    Account, Attribution, Books, Collector, DeviceCounters, Dropped, FlightRecorder, Flip,
 };
 
 const DEVICES: [DeviceId; 3] = [DeviceId::NONE, DeviceId(10), DeviceId(11)];
@@ -33,7 +33,7 @@ fn lab() -> Lab {
 /// What two workers with `rows` rows each would have counted.
 fn count(tables: &Snapshot, rows: usize, cases: &[Case]) -> Drops {
     let flips: Vec<_> = (0..2).map(|_| Arc::new(Flip::default())).collect();
-    let mut ledgers: Vec<_> = flips.iter().map(|_| Ledger { attribution: Attribution::new(rows) }).collect();
+    let mut ledgers = FlightRecorder::new(flips.len(), 0).ledgers(|| Attribution::new(rows));
     let shelves = ledgers.iter().map(|l| l.attribution.shelf()).collect();
     let mut collector = Collector::new(flips.clone(), shelves, rows);
     let counters: Vec<Arc<DeviceCounters>> = DEVICES.map(|id| collector.add_device(id)).into();
@@ -42,7 +42,8 @@ fn count(tables: &Snapshot, rows: usize, cases: &[Case]) -> Drops {
         let (sa, policy) = (sa.map(|i| sas[i].clone()), policy.map(|i| policies[i].clone()));
         let drop = Drop { sa, policy, ..REASONS[reason].into() };
         Books { worker, bank: 0 }.drop(&counters[device], drop.reason, packets);
-        ledgers[worker].dropped(&Dropped { device: DEVICES[device], drop: &drop, packet: &[], packets });
+        let device = DEVICES[device];
+        ledgers[worker].dropped(&Dropped { device, drop: &drop, packet: &[], packets, outer: None });
     }
     let ledgers = RefCell::new(ledgers);
     let turn = |worker: usize| {

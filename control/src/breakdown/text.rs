@@ -52,12 +52,14 @@ fn subject(subject: &Subject) -> String {
     }
 }
 
-fn sa(name: &SaName) -> String {
+/// `198.51.100.2 spi 0x00000100 reqid 1 mark 0x1`.
+pub(crate) fn sa(name: &SaName) -> String {
     let SaName { id, reqid } = name;
     format!("{} spi {} reqid {reqid}{}", id.dst, id.spi, mark(id.mark))
 }
 
-fn policy(name: &PolicyName) -> String {
+/// `index 9 dir out prio 0 src 10.1.0.0/16 dst 10.2.0.0/16 mark 0x1`.
+pub(crate) fn policy(name: &PolicyName) -> String {
     let PolicyName { index, dir, priority, mark: m, sel } = name;
     let mut selector = String::new();
     crate::ip::show::selector(&mut selector, sel);

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use uvti::explain::Query;
 use uvti::ip::system::{Output, System};
-use uvti::protocol::{Breakdown, By, CheckReport, Counts, Queue, Rejected, Reloaded, Totals};
+use uvti::protocol::{
+    Breakdown, By, CheckReport, Counts, DropHistory, DropsPage, DropsQuery, Queue, Rejected, Reloaded, Totals,
+};
 use uvti::server::{Dataplane, Server, wake};
 use uvti_core::device::{LinkInfo, LinkKind, LinkSpec};
 use uvti_core::reason::{LinkStats, Mib};
@@ -187,6 +189,12 @@ impl Dataplane for Lab {
     }
     fn reload(&self, _: &str, _: &str) -> Reloaded {
         Reloaded::default()
+    }
+    fn recorded(&self, _: &DropsQuery) -> DropsPage {
+        DropsPage::default()
+    }
+    fn drop_history(&self) -> DropHistory {
+        DropHistory::default()
     }
 }
 

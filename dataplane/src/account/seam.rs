@@ -1,6 +1,7 @@
 //! What a worker tells besides the dense totals.
 
 use uvti_core::device::DeviceId;
+use uvti_core::packet::Outer;
 use uvti_core::vti::Drop;
 
 /// A dropped packet, or several at once, as an account sees it.
@@ -15,12 +16,15 @@ pub struct Dropped<'a> {
     pub packet: &'a [u8],
     /// Packets on the wire that it stands for.
     pub packets: u64,
+    /// The outer header of a received packet that was not opened: the socket took it off.
+    pub outer: Option<&'a Outer>,
 }
 
 /// Attribution and whatever else wants to know of each drop. A parameter of the worker, as
 /// [`Tamper`](crate::worker::tamper::Tamper) is: benches compare with [`NoAccount`].
 ///
-/// All of it runs on the worker's thread, on the packet path: no locks, system calls or allocations.
+/// All of it runs on the worker's thread, on the packet path: no waiting for a lock, no system calls, and once each
+/// reason has dropped a packet no allocations.
 pub trait Account: Send + 'static {
     /// Packets were dropped. The dense totals have them already.
     fn dropped(&mut self, dropped: &Dropped<'_>);

@@ -24,18 +24,18 @@ struct Bench {
 
 impl Bench {
     fn new(rows: usize) -> (Self, Collector) {
-        let (flip, attribution) = (Arc::new(Flip::default()), Attribution::new(rows));
-        let mut collector = Collector::new(vec![flip.clone()], vec![attribution.shelf()], rows);
+        let flip = Arc::new(Flip::default());
+        let ledger = FlightRecorder::new(1, 1).ledgers(|| Attribution::new(rows)).remove(0);
+        let mut collector = Collector::new(vec![flip.clone()], vec![ledger.attribution.shelf()], rows);
         let devices = (0..3).map(DeviceId).map(|id| (id, collector.add_device(id))).collect();
-        let bench =
-            Self { books: Books { worker: 0, bank: 0 }, flip, devices, ledger: Ledger { attribution } };
+        let bench = Self { books: Books { worker: 0, bank: 0 }, flip, devices, ledger };
         (bench, collector)
     }
 
     fn drop(&mut self, device: usize, drop: &Drop, packets: u64) {
         let (device, counters) = &self.devices[device];
         self.books.drop(counters, drop.reason, packets);
-        self.ledger.dropped(&Dropped { device: *device, drop, packet: &[], packets });
+        self.ledger.dropped(&Dropped { device: *device, drop, packet: &[], packets, outer: None });
     }
 
     /// The worker between two bursts.

@@ -22,7 +22,8 @@ pub use sysctl::SysctlError;
 pub use system::SystemHost;
 
 use crate::account::{
-    Account, AttributedRow, Attribution, Cells, Collector, Flip, Gauge, Gauges, Ledger, Row, Shelf, Stuck,
+    Account, AttributedRow, Attribution, Cells, Collector, FlightRecorder, Flip, Gauge, Gauges, Row, Shelf,
+    Stuck,
 };
 use crate::io::Underlay;
 use crate::worker::tamper::Tamper;
@@ -49,6 +50,8 @@ pub struct Config {
     pub keep_devices: bool,
     /// Rows of SAs and policies that drops are attributed to, a worker and in all.
     pub attribution_rows: usize,
+    /// Dropped packets to record of each reason and worker; 0 for none.
+    pub record: usize,
 }
 
 /// A running dataplane.
@@ -61,6 +64,7 @@ pub struct Engine {
     /// Seconds by which our clock is ahead of the host's; 0 unless a fault was injected.
     ahead: AtomicU64,
     events: Receiver<Event>,
+    flight: FlightRecorder,
 }
 
 /// How to reach a worker.
@@ -115,10 +119,10 @@ impl Engine {
         underlays: Vec<Box<dyn Underlay>>,
         tamper: impl Fn() -> T,
     ) -> Result<Arc<Self>, StartError> {
-        let ledger = || Ledger { attribution: Attribution::new(config.attribution_rows) };
-        let ledgers: Vec<_> = underlays.iter().map(|_| ledger()).collect();
+        let flight = FlightRecorder::new(underlays.len(), config.record);
+        let ledgers = flight.ledgers(|| Attribution::new(config.attribution_rows));
         let shelves = ledgers.iter().map(|l| l.attribution.shelf()).collect();
-        Self::start_with(config, host, underlays, tamper, ledgers, shelves)
+        Self::start_with(config, host, underlays, tamper, ledgers, shelves, flight)
     }
 
     /// Starts the workers with an account each; benches do without any.
@@ -130,6 +134,7 @@ impl Engine {
         tamper: impl Fn() -> T,
         accounts: Vec<A>,
         shelves: Vec<Arc<Shelf>>,
+        flight: FlightRecorder,
     ) -> Result<Arc<Self>, StartError> {
         let workers = underlays.len();
         let tables = Arc::new(ArcSwap::from_pointee(Snapshot::new(workers as u16)));
@@ -187,6 +192,7 @@ impl Engine {
             stopping: AtomicBool::new(false),
             ahead: AtomicU64::new(0),
             events,
+            flight,
         };
         engine.refresh();
         Ok(Arc::new(engine))
@@ -195,6 +201,16 @@ impl Engine {
     /// The tables as they are now.
     pub fn tables(&self) -> Arc<Snapshot> {
         self.tables.load_full()
+    }
+
+    /// What was recorded of dropped packets.
+    pub fn flight(&self) -> &FlightRecorder {
+        &self.flight
+    }
+
+    /// The names of all devices, of deleted ones too.
+    pub fn device_names(&self) -> BTreeMap<DeviceId, String> {
+        self.lock().names.clone()
     }
 
     /// Exact totals of everything, and of each device with its name; those of deleted devices too.

@@ -1,5 +1,7 @@
 //! The engine over devices and a network in memory: conservation, hops, and planted faults that `check` must name.
 
+mod flight;
+
 use super::*;
 use crate::io::memory::{MemoryTun, MemoryUnderlay};
 use crate::io::tun::FromHost;
@@ -75,9 +77,8 @@ pub(super) fn lab<T: Tamper>(workers: u16, tamper: impl Fn() -> T) -> Lab {
     let (icmp_sender, icmp) = unbounded();
     let host = Box::new(MemoryHost { tuns: tuns.clone(), icmp: icmp_sender });
     let underlays = net.iter().map(|n| Box::new(n.clone()) as Box<dyn Underlay>).collect();
-    let engine =
-        Engine::start(Config { workers, keep_devices: false, attribution_rows: 8 }, host, underlays, tamper)
-            .unwrap();
+    let config = Config { workers, keep_devices: false, attribution_rows: 8, record: 16 };
+    let engine = Engine::start(config, host, underlays, tamper).unwrap();
     Lab { engine, tuns, net, icmp }
 }
 

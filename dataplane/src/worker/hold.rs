@@ -119,10 +119,10 @@ impl<T: Tamper, A: Account> Worker<T, A> {
     /// Keeps a packet for its SA to come. A kernel VTI has sent it with that.
     pub(super) fn hold_packet(&mut self, id: DeviceId, buf: Buf, policy: &Arc<Policy>) {
         if self.releasing {
-            return self.refuse(id, buf, &with_policy(Reason::TxHeldNoSa, policy));
+            return self.refuse(id, buf, &with_policy(Reason::TxHeldNoSa, policy), None);
         }
         if !self.hold.keep(id, buf.bytes(), policy, Instant::now()) {
-            return self.refuse(id, buf, &with_policy(Reason::TxHoldQueueFull, policy));
+            return self.refuse(id, buf, &with_policy(Reason::TxHoldQueueFull, policy), None);
         }
         self.books.count(self.counters(id), Way::Tx, Count::Queued, 1);
         self.books.count(self.counters(id), Way::Tx, Count::Bytes, buf.len() as u64);
@@ -199,7 +199,13 @@ impl<T: Tamper, A: Account> Worker<T, A> {
     fn purge(&mut self, mut queue: Queue, mut reason: Reason) {
         while let Some(held) = queue.next() {
             let drop = with_policy(reason, &queue.policy);
-            self.dropped(&Dropped { device: held.device, drop: &drop, packet: &held.packet, packets: 1 });
+            self.dropped(&Dropped {
+                device: held.device,
+                drop: &drop,
+                packet: &held.packet,
+                packets: 1,
+                outer: None,
+            });
             reason = Reason::TxHeldPurged;
         }
     }
@@ -215,7 +221,13 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 queue.policy.release();
                 self.hold.bytes -= held.packet.len();
                 let drop = with_policy(Reason::TxDeviceGone, &queue.policy);
-                self.dropped(&Dropped { device: id, drop: &drop, packet: &held.packet, packets: 1 });
+                self.dropped(&Dropped {
+                    device: id,
+                    drop: &drop,
+                    packet: &held.packet,
+                    packets: 1,
+                    outer: None,
+                });
             }
             if !queue.packets.is_empty() {
                 self.hold.queues.push(queue);

@@ -31,6 +31,16 @@ pub(crate) enum Load {
     Rx(Vec<Outer>),
 }
 
+impl Load {
+    /// The outer header of the `i`-th packet, if it came with one.
+    pub(crate) fn outer(&self, i: usize) -> Option<&Outer> {
+        match self {
+            Load::Tx(_) | Load::Held(_) => None,
+            Load::Rx(outers) => outers.get(i),
+        }
+    }
+}
+
 /// How to reach one worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Door {

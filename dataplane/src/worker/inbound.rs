@@ -33,7 +33,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 Received::PlainIpip(packet) => n -= u64::from(!self.refuse_ipip(packet)),
                 Received::Damaged { buf, fault, .. } => {
                     self.books.count(&self.nowhere, Way::Rx, Count::In, 1);
-                    self.refuse(DeviceId::NONE, buf, &damage(fault).into());
+                    self.refuse(DeviceId::NONE, buf, &damage(fault).into(), None);
                 }
             }
         }
@@ -51,7 +51,8 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         };
         let id = refused.device.map_or(DeviceId::NONE, |d| d.id);
         self.books.count(self.counters(id), Way::Rx, Count::In, 1);
-        self.refuse(id, packet.buf, &refused.reason.into());
+        // What it carried: its outer header was no ESP's.
+        self.refuse(id, packet.buf, &refused.reason.into(), None);
         true
     }
 
@@ -106,10 +107,11 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                         slot.buf.len() as u64,
                     );
                 }
-                self.refuse(slot.device, slot.buf, &drop);
+                let outer = (!slot.opened).then_some(&slot.outer);
+                self.refuse(slot.device, slot.buf, &drop, outer);
             }
             RxVerdict::Hop(_) | RxVerdict::Pending => {
-                self.refuse(slot.device, slot.buf, &Reason::RxWorkerGone.into());
+                self.refuse(slot.device, slot.buf, &Reason::RxWorkerGone.into(), Some(&slot.outer));
             }
         }
     }
@@ -141,7 +143,8 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 _ => Reason::RxDeviceRefused,
             };
             let drop = self.opener.drop_of(way, reason);
-            self.dropped(&Dropped { device: id, drop: &drop, packet: delivered[i].bytes(), packets: 1 });
+            let packet = delivered[i].bytes();
+            self.dropped(&Dropped { device: id, drop: &drop, packet, packets: 1, outer: None });
         }
         self.books.count(self.counters(id), Way::Rx, Count::Out, packets);
         self.books.count(self.counters(id), Way::Rx, Count::Bytes, bytes);

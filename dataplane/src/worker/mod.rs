@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tamper::Tamper;
 use uvti_core::device::DeviceId;
-use uvti_core::packet::Buf;
+use uvti_core::packet::{Buf, Outer};
 use uvti_core::reason::{Reason, Way};
 use uvti_core::tables::{Acquire, Snapshot};
 use uvti_core::vti::{Drop, Receiver as Opener, RxSlot, Transmitter, TxSlot, icmp};
@@ -156,7 +156,7 @@ struct Scratch {
     spent: Vec<Buf>,
     /// Packets for each other worker.
     hops: Vec<Vec<Buf>>,
-    hop_outers: Vec<Vec<uvti_core::packet::Outer>>,
+    hop_outers: Vec<Vec<Outer>>,
 }
 
 impl<T: Tamper, A: Account> Worker<T, A> {
@@ -376,8 +376,8 @@ impl<T: Tamper, A: Account> Worker<T, A> {
     }
 
     /// Drops one packet, and keeps its buffer.
-    fn refuse(&mut self, id: DeviceId, buf: Buf, drop: &Drop) {
-        self.dropped(&Dropped { device: id, drop, packet: buf.bytes(), packets: 1 });
+    fn refuse(&mut self, id: DeviceId, buf: Buf, drop: &Drop, outer: Option<&Outer>) {
+        self.dropped(&Dropped { device: id, drop, packet: buf.bytes(), packets: 1, outer });
         self.scratch.spent.push(buf);
     }
 
@@ -433,9 +433,10 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                     hop::Load::Rx(_) => Reason::RxWorkerGone,
                 };
                 self.gauges.hops[p.target].drops.add(1);
-                let drop = reason.into();
-                for buf in &hop.bufs {
-                    self.dropped(&Dropped { device: p.id, drop: &drop, packet: buf.bytes(), packets: 1 });
+                let (device, drop) = (p.id, reason.into());
+                for (i, buf) in hop.bufs.iter().enumerate() {
+                    let outer = hop.load.outer(i);
+                    self.dropped(&Dropped { device, drop: &drop, packet: buf.bytes(), packets: 1, outer });
                 }
                 self.scratch.spent.extend(hop.bufs);
                 true
@@ -456,6 +457,9 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             }
         }
         self.recycle();
+        if some {
+            self.account.burst_done();
+        }
         some
     }
 }

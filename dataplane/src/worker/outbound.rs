@@ -46,7 +46,8 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 // No backend in use delivers either: the buffers hold any packet, and offloads are off.
                 Kind::Truncated | Kind::Segments { .. } => {
                     let (drop, packets) = (Reason::TxNoRoom.into(), item.wire_packets() as u64);
-                    self.dropped(&Dropped { device: id, drop: &drop, packet: item.buf.bytes(), packets });
+                    let packet = item.buf.bytes();
+                    self.dropped(&Dropped { device: id, drop: &drop, packet, packets, outer: None });
                     self.scratch.spent.push(item.buf);
                 }
             }
@@ -105,16 +106,16 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                     let (pieces, whole) = self.push_outgoing(buf, mtu, mark);
                     self.scratch.sent.push(Sent { len: slot.len, flow: *flow, pieces, whole });
                 }
-                None => self.refuse(id, buf, &Reason::TxSealFailed.into()),
+                None => self.refuse(id, buf, &Reason::TxSealFailed.into(), None),
             },
             TxVerdict::Hop(home) => match self.scratch.hops.get_mut(usize::from(*home)) {
                 Some(bufs) => bufs.push(buf),
-                None => self.refuse(id, buf, &Reason::TxWorkerGone.into()),
+                None => self.refuse(id, buf, &Reason::TxWorkerGone.into(), None),
             },
             TxVerdict::Hold(policy) => self.hold_packet(id, buf, policy),
-            TxVerdict::Drop(drop) => self.refuse(id, buf, drop),
+            TxVerdict::Drop(drop) => self.refuse(id, buf, drop, None),
             // The transmitter decides everything; a packet that it forgot must not vanish.
-            TxVerdict::Pending => self.refuse(id, buf, &Reason::TxSealFailed.into()),
+            TxVerdict::Pending => self.refuse(id, buf, &Reason::TxSealFailed.into(), None),
         }
     }
 
@@ -193,7 +194,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                     }
                     let drop = self.transmitter.drop_of(flow, reason);
                     let packet = outgoing[at..end].first().map_or(&[][..], |o| o.buf.bytes());
-                    self.dropped(&Dropped { device: id, drop: &drop, packet, packets: 1 });
+                    self.dropped(&Dropped { device: id, drop: &drop, packet, packets: 1, outer: None });
                 }
             }
             at = end;

@@ -77,7 +77,7 @@ pub(crate) fn flag_names<T: Into<u64> + Copy>(flags: T, table: &[(&str, T)]) -> 
     words.join(" ")
 }
 
-fn mark(mark: Mark) -> String {
+pub(crate) fn mark(mark: Mark) -> String {
     // C's %#x writes no 0x in front of 0.
     let hex = |n: u32| if n == 0 { "0".to_owned() } else { format!("{n:#x}") };
     format!("{}/{}", hex(mark.value), hex(mark.mask))

@@ -16,12 +16,14 @@ use std::sync::Arc;
 /// One packet of a burst.
 #[derive(Debug)]
 pub struct RxSlot {
-    /// ESP; after [`RxVerdict::Deliver`] the inner packet.
+    /// ESP; the inner packet once it is `opened`.
     pub buf: Buf,
     /// The outer header.
     pub outer: Outer,
     /// The device it met, or [`DeviceId::NONE`].
     pub device: DeviceId,
+    /// Whether ESP was taken off.
+    pub opened: bool,
     /// What becomes of it.
     pub verdict: RxVerdict,
 }
@@ -29,7 +31,8 @@ pub struct RxSlot {
 impl RxSlot {
     /// A packet read from a socket, not decided yet.
     pub fn new(packet: Incoming) -> Self {
-        Self { buf: packet.buf, outer: packet.outer, device: DeviceId::NONE, verdict: RxVerdict::Pending }
+        let Incoming { buf, outer } = packet;
+        Self { buf, outer, device: DeviceId::NONE, opened: false, verdict: RxVerdict::Pending }
     }
 }
 
@@ -194,6 +197,7 @@ fn deliver(
 ) -> Result<(usize, usize), Refusal> {
     let without_policy = |reason| (reason, None);
     let mut next_header = decrypt(sa, &mut slot.buf, seq, now).map_err(without_policy)?;
+    slot.opened = true;
     if sa.spec.mode == Mode::Beet {
         next_header = put_header(sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
     }
