@@ -11,7 +11,7 @@ mod tests;
 
 pub use check::{Identity, Place};
 pub use host::{Created, Host, HostDevice, LinkState};
-pub use system::SystemHost;
+pub use system::{Backend, SystemHost};
 
 use crate::account::{Cells, Collector, Flip, Stuck};
 use crate::io::Underlay;

@@ -234,6 +234,10 @@ reasons! {
     /// The device was deleted while the packet waited in its queue.
     TxDeviceGone "tx_device_gone" Tx []
         => "uvti ip link show";
+    /// What the host left to the device (a checksum, a super-packet to be cut) does not fit the packet. Such a
+    /// super-packet counts as one.
+    TxBadOffload "tx_bad_offload" Tx [TxDropped]
+        => "uvti run --help";
 }
 
 impl Reason {

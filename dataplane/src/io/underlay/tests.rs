@@ -3,7 +3,7 @@
 use super::*;
 use crate::host::netlink::{Netlink, RouteError};
 use crate::host::netns::Netns;
-use crate::io::tun::{Options, SimpleTun, TunQueue};
+use crate::io::tun::{Device, Options, SimpleTun, TunQueue};
 use crate::io::{Errno, Pool};
 use crate::testing::{require_netns, veth_pair, wait};
 use netlink_sys::{
