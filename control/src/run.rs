@@ -21,7 +21,7 @@ use uvti_dataplane::engine::{Backend, Config, Engine, SystemHost};
 use uvti_dataplane::host::netlink::Events;
 use uvti_dataplane::io::Underlay;
 use uvti_dataplane::io::tun::Offloads;
-use uvti_dataplane::io::underlay::SocketUnderlay;
+use uvti_dataplane::io::underlay::{SendPorts, SocketUnderlay};
 use uvti_dataplane::worker::tamper::Tamper;
 
 /// How the dataplane runs.
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
     /// How packets come from the TUN devices.
-    #[arg(long, value_enum, default_value_t = Tun::Auto)]
+    #[arg(long, value_enum, default_value_t = Tun::Auto, env = "UVTI_TUN")]
     tun: Tun,
     /// Which offloads of the TUN devices are used, as far as the kernel has them.
     #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',', default_value = "tso,uso,gro")]
@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// How ESP without UDP is carried.
     #[arg(long, value_enum, default_value_t = Carrier::Raw)]
     underlay: Carrier,
+    /// How ESP in UDP is sent.
+    #[arg(long, value_enum, default_value_t = Wire::Exact)]
+    wire: Wire,
     /// Leave the devices in place at a clean stop, with the host's routes: the host then drops what goes into them.
     #[arg(long)]
     keep_devices: bool,
@@ -87,6 +90,14 @@ impl Args {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Wire {
+    /// To the bit as a kernel VTI sends it.
+    Exact,
+    /// Many packets a message (UDP_SEGMENT): they have a UDP checksum, and IP IDs that count up under DF.
+    Fast,
+}
+
 /// `uvti run`.
 pub(crate) fn run<T: Tamper>(
     args: &Args,
@@ -128,9 +139,17 @@ fn start<T: Tamper>(args: &Args, tamper: fn() -> T) -> anyhow::Result<Arc<Engine
     });
     let host = SystemHost::open(args.backend())
         .context("cannot open netlink and ICMP sockets: root or CAP_NET_ADMIN is needed")?;
-    let underlays = (0..workers)
+    let ports = SendPorts::default();
+    let open = |i| {
         // The first worker receives for all: every raw socket would get a copy.
-        .map(|i| SocketUnderlay::open(i == 0).map(|u| Box::new(u) as Box<dyn Underlay>))
+        let underlay = SocketUnderlay::open(i == 0)?;
+        Ok(match args.wire {
+            Wire::Exact => underlay,
+            Wire::Fast => underlay.segmented(ports.clone()),
+        })
+    };
+    let underlays = (0..workers)
+        .map(|i| open(i).map(|u| Box::new(u) as Box<dyn Underlay>))
         .collect::<std::io::Result<Vec<_>>>()
         .context("cannot open raw sockets: root or CAP_NET_RAW is needed")?;
     let config = Config { workers, keep_devices: args.keep_devices };

@@ -235,7 +235,7 @@ fn take_in(read: Read, mut buf: Buf, into: &mut Vec<FromHost>, pool: &mut Pool) 
 /// A super-packet with more of them than the pool has buffers gets new ones, which the pool does not keep.
 fn cut(segments: &Segments<'_>, into: &mut Vec<FromHost>, pool: &mut Pool) -> usize {
     for i in 0..segments.count() {
-        let mut buf = pool.take().unwrap_or_else(|| Buf::with_capacity(segments.longest()));
+        let mut buf = pool.take_or_make();
         let kind = if segments.write(i, &mut buf) { Kind::Packet } else { Kind::Misfit };
         into.push(FromHost { buf, kind });
     }

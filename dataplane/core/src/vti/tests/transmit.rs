@@ -259,8 +259,15 @@ fn counted_like_the_kernel_over_ipv6() {
 fn every_reason_of_the_core_is_here() {
     use Reason::*;
     // TxSealFailed: the cipher's limit is 64 GiB.
-    let by_the_runtime =
-        [TxWorkerGone, TxLowerQueueFull, TxLowerTooBig, TxSendFailed, TxDeviceGone, TxSealFailed];
+    let by_the_runtime = [
+        TxWorkerGone,
+        TxLowerQueueFull,
+        TxLowerTooBig,
+        TxSendFailed,
+        TxDeviceGone,
+        TxBadOffload,
+        TxSealFailed,
+    ];
     let texts: Vec<_> = CASES.iter().map(|c| c.3).collect();
     assert_covered(&texts, "tx_", &by_the_runtime);
 }
