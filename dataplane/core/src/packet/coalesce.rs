@@ -374,6 +374,20 @@ mod tests {
     }
 
     #[test]
+    fn the_other_way_to_write_a_checksum_of_zero_is_left_alone() {
+        let (a, b) = (tcp4(0, ACK, &[0; 20]), with_id(tcp4(20, ACK, &[0; 20]), 101));
+        let mut zero = b.clone();
+        // The checksum, added to what is summed, makes the next one 0.
+        let sum = [b[36], b[37]];
+        zero[50..52].copy_from_slice(&sum);
+        let mut zero = with_checksum(zero);
+        assert_eq!(zero[36..38], [0, 0]);
+        assert_eq!(counts(&[a.clone(), zero.clone()], ALL), [2]);
+        zero[36..38].fill(0xff);
+        assert_eq!(counts(&[a, zero], ALL), [1, 1]);
+    }
+
+    #[test]
     fn datagrams_without_a_checksum_are_left_alone() {
         let with = with_checksum(udp6("2001:db8::1", "2001:db8::2", 1, 2, 100));
         let without = udp6("2001:db8::1", "2001:db8::2", 1, 2, 100);
