@@ -18,11 +18,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use uvti_core::tables::Op;
 use uvti_dataplane::account::{DEFAULT_RECORDS, DEFAULT_ROWS};
-use uvti_dataplane::engine::{Config, Engine, SystemHost};
+use uvti_dataplane::engine::{Backend, Config, Engine, SystemHost};
 use uvti_dataplane::host::netlink::Events;
 use uvti_dataplane::inject::{Hooks, Injector};
 use uvti_dataplane::io::Underlay;
-use uvti_dataplane::io::underlay::SocketUnderlay;
+use uvti_dataplane::io::tun::Offloads;
+use uvti_dataplane::io::underlay::{SendPorts, SocketUnderlay};
 use uvti_dataplane::worker::tamper::Tamper;
 
 /// How the dataplane runs.
@@ -35,11 +36,17 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
     /// How packets come from the TUN devices.
-    #[arg(long, value_enum, default_value_t = Tun::Auto)]
+    #[arg(long, value_enum, default_value_t = Tun::Auto, env = "UVTI_TUN")]
     tun: Tun,
+    /// Which offloads of the TUN devices are used, as far as the kernel has them.
+    #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',', default_value = "tso,uso,gro")]
+    offload: Vec<Offload>,
     /// How ESP without UDP is carried.
     #[arg(long, value_enum, default_value_t = Carrier::Raw)]
     underlay: Carrier,
+    /// How ESP in UDP is sent.
+    #[arg(long, value_enum, default_value_t = Wire::Exact)]
+    wire: Wire,
     /// Leave the devices in place at a clean stop, with the host's routes: the host then drops what goes into them.
     #[arg(long)]
     keep_devices: bool,
@@ -57,16 +64,50 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Tun {
-    /// The best that the kernel can.
+    /// With offload if the kernel can.
     Auto,
+    /// With offload: many packets a system call.
+    Offload,
     /// One packet a system call.
     Simple,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Offload {
+    /// The host hands over TCP super-packets.
+    Tso,
+    /// The host hands over UDP super-packets, and takes them.
+    Uso,
+    /// Packets for the host are joined to super-packets, where cutting them gives the same packets.
+    Gro,
+    /// None of these.
+    None,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Carrier {
     /// Raw sockets.
     Raw,
+}
+
+impl Args {
+    fn backend(&self) -> Backend {
+        let has = |offload| self.offload.contains(&offload) && !self.offload.contains(&Offload::None);
+        let offloads = Offloads { tso: has(Offload::Tso), uso: has(Offload::Uso), gro: has(Offload::Gro) };
+        match self.tun {
+            Tun::Auto => Backend::Auto(offloads),
+            Tun::Offload => Backend::Offload(offloads),
+            Tun::Simple => Backend::Simple,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Wire {
+    /// To the bit as a kernel VTI sends it.
+    Exact,
+    /// Many packets a message (UDP_SEGMENT): they have a UDP checksum, and IP IDs that count up under DF.
+    Fast,
 }
 
 /// `uvti run`.
@@ -77,8 +118,8 @@ pub(crate) fn run<T: Tamper>(
 ) -> anyhow::Result<ExitCode> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    // The only backends yet; both flags are there so that scripts can name them.
-    let (Tun::Auto | Tun::Simple, Carrier::Raw) = (args.tun, args.underlay);
+    // The only carrier yet; the flag is there so that scripts can name it.
+    let Carrier::Raw = args.underlay;
 
     uvti_core::esp::self_test()
         .context("an algorithm does not give its published result: refusing to run")?;
@@ -108,11 +149,19 @@ fn start<T: Tamper>(args: &Args, tamper: fn() -> T) -> anyhow::Result<(Arc<Engin
     let workers = args.workers.unwrap_or_else(|| {
         thread::available_parallelism().map_or(1, |n| n.get().min(usize::from(u16::MAX)) as u16)
     });
-    let host = SystemHost::open()
+    let host = SystemHost::open(args.backend())
         .context("cannot open netlink and ICMP sockets: root or CAP_NET_ADMIN is needed")?;
-    let underlays = (0..workers)
+    let ports = SendPorts::default();
+    let open = |i| {
         // The first worker receives for all: every raw socket would get a copy.
-        .map(|i| SocketUnderlay::open(i == 0).map(|u| Box::new(u) as Box<dyn Underlay>))
+        let underlay = SocketUnderlay::open(i == 0)?;
+        Ok(match args.wire {
+            Wire::Exact => underlay,
+            Wire::Fast => underlay.segmented(ports.clone()),
+        })
+    };
+    let underlays = (0..workers)
+        .map(|i| open(i).map(|u| Box::new(u) as Box<dyn Underlay>))
         .collect::<std::io::Result<Vec<_>>>()
         .context("cannot open raw sockets: root or CAP_NET_RAW is needed")?;
     let config = Config {

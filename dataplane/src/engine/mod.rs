@@ -19,7 +19,7 @@ pub use host::{Created, DeviceLosses, Host, HostDevice, LinkState};
 pub use monitor::{Monitor, Notice};
 pub use queues::Queue;
 pub use sysctl::SysctlError;
-pub use system::SystemHost;
+pub use system::{Backend, SystemHost};
 
 use crate::account::{
     Account, AttributedRow, Attribution, Cells, Collector, FlightRecorder, Flip, Gauge, Gauges, Row, Shelf,

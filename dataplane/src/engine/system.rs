@@ -3,7 +3,7 @@
 use super::host::{Created, DeviceLosses, Host, HostDevice, LinkState};
 use crate::host::icmp::IcmpSender;
 use crate::host::netlink::{Netlink, Scope};
-use crate::io::tun::{CreateError, Options, SimpleTun};
+use crate::io::tun::{CreateError, Device, OffloadQueue, OffloadTun, Offloads, Options, SimpleTun};
 use crate::io::{Burst, Outcome, Pool, TunQueue};
 use std::io;
 use std::net::IpAddr;
@@ -20,14 +20,41 @@ use uvti_core::vti::icmp;
 pub struct SystemHost {
     netlink: Netlink,
     icmp: IcmpSender,
+    backend: Backend,
     created: usize,
+}
+
+/// How packets come from TUN devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// With offload if the kernel can, else one packet a system call.
+    Auto(Offloads),
+    /// With offload.
+    Offload(Offloads),
+    /// One packet a system call.
+    Simple,
 }
 
 impl SystemHost {
     /// Opens what is needed. Fails without CAP_NET_ADMIN or CAP_NET_RAW.
-    pub fn open() -> io::Result<Self> {
+    pub fn open(backend: Backend) -> io::Result<Self> {
         let netlink = Netlink::open().map_err(io::Error::other)?;
-        Ok(Self { netlink, icmp: IcmpSender::open()?, created: 0 })
+        Ok(Self { netlink, icmp: IcmpSender::open()?, backend, created: 0 })
+    }
+
+    fn open_tun(&self, name: &str, options: Options, workers: usize) -> Result<Opened, CreateError> {
+        let (offloads, may_fall_back) = match self.backend {
+            Backend::Simple => return open_simple(name, options, workers),
+            Backend::Offload(offloads) => (offloads, false),
+            Backend::Auto(offloads) => (offloads, true),
+        };
+        match open_offload(name, options, offloads, workers) {
+            Err(error @ CreateError::Kernel { .. }) if may_fall_back => {
+                tracing::warn!(%error, "no offload on this device: one packet a system call instead");
+                open_simple(name, options, workers)
+            }
+            opened => opened,
+        }
     }
 }
 
@@ -53,7 +80,27 @@ impl TunQueue for Queue {
     }
 }
 
-struct Tun(Arc<SimpleTun>);
+/// A device, and each worker's way to it.
+type Opened = (Arc<dyn Device>, Vec<Box<dyn TunQueue>>);
+
+fn open_simple(name: &str, options: Options, workers: usize) -> Result<Opened, CreateError> {
+    let tun = Arc::new(SimpleTun::create(name, options)?);
+    let queue = |_| Box::new(Queue(tun.clone())) as Box<dyn TunQueue>;
+    Ok((tun.clone(), (0..workers).map(queue).collect()))
+}
+
+fn open_offload(
+    name: &str,
+    options: Options,
+    offloads: Offloads,
+    workers: usize,
+) -> Result<Opened, CreateError> {
+    let tun = OffloadTun::create(name, options, offloads)?;
+    let queue = |_| Box::new(OffloadQueue::new(tun.clone())) as Box<dyn TunQueue>;
+    Ok((tun.clone(), (0..workers).map(queue).collect()))
+}
+
+struct Tun(Arc<dyn Device>);
 
 impl HostDevice for Tun {
     /// At once, whatever handles the workers still have: the name must be free when the command returns. A device that
@@ -70,9 +117,8 @@ impl HostDevice for Tun {
 
 impl Host for SystemHost {
     fn create(&mut self, spec: &LinkSpec, mtu: u32, workers: usize) -> Result<Created, Refusal> {
-        let tun = SimpleTun::create(&spec.name, Options { mtu, ..Options::default() }).map_err(refusal)?;
-        let tun = Arc::new(tun);
-        let queues = (0..workers).map(|_| Box::new(Queue(tun.clone())) as Box<dyn TunQueue>).collect();
+        let options = Options { mtu, ..Options::default() };
+        let (tun, queues) = self.open_tun(&spec.name, options, workers).map_err(refusal)?;
         let reader = self.created % workers.max(1);
         self.created += 1;
         Ok(Created { ifindex: tun.ifindex(), queues, reader: Some(reader), device: Box::new(Tun(tun)) })

@@ -4,7 +4,7 @@ mod flight;
 
 use super::*;
 use crate::io::memory::{MemoryTun, MemoryUnderlay};
-use crate::io::tun::FromHost;
+use crate::io::tun::{FromHost, Kind};
 use crate::io::{Outcome, TunQueue};
 use crate::worker::tamper::{Honest, Tamper};
 use std::sync::Mutex;
@@ -273,6 +273,21 @@ fn each_sa_leaves_in_order_whoever_reads_it() {
         assert_eq!(seq, last.insert(spi, seq).unwrap_or(0) + 1, "SPI {spi}");
     }
     assert_eq!(last.len(), 5);
+}
+
+#[test]
+fn what_cannot_be_used_of_the_host_is_dropped_by_reason() {
+    let a = lab(1, || Honest);
+    a.engine.apply(&tunnel(1)).unwrap();
+    let tun = a.tuns.lock().unwrap()[0].clone();
+    let packet = testing::udp4("10.1.0.2", "10.2.0.5", 4000, 5000, 100);
+    for kind in [Kind::Misfit, Kind::Packet, Kind::Truncated] {
+        tun.host_sends_as(&packet, kind);
+    }
+    until("three packets", || tx_in(&a.engine) == 3);
+    until("one sent", || a.sent().len() == 1);
+    assert_eq!(drops(&a.engine), [(Reason::TxNoRoom, 1), (Reason::TxBadOffload, 1)]);
+    assert!(a.engine.check().unwrap().iter().all(|identity| identity.missing() == 0));
 }
 
 #[test]

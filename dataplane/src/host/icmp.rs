@@ -57,7 +57,7 @@ mod tests {
     use super::*;
     use crate::host::netlink::Netlink;
     use crate::host::netns::Netns;
-    use crate::io::tun::{Options, SimpleTun, TunQueue};
+    use crate::io::tun::{Device, Options, SimpleTun, TunQueue};
     use crate::io::{Errno, Pool};
     use crate::sys::mmsg::Receiver;
     use crate::testing::{require_netns, veth_pair, wait, wait_until_local};

@@ -37,6 +37,12 @@ impl Pool {
         Some(Buf::with_capacity(self.capacity))
     }
 
+    /// A buffer, allocated if all of them are out: for the rest of what was read as one. It is as good as the others, so
+    /// that it does no harm if the pool keeps it.
+    pub fn take_or_make(&mut self) -> Buf {
+        self.take().unwrap_or_else(|| Buf::with_capacity(self.capacity))
+    }
+
     /// Takes a buffer back. One more than the limit (made elsewhere) is dropped, so that the pool stays bounded.
     pub fn put(&mut self, mut buf: Buf) {
         if self.free.len() + self.unborn < self.free.capacity() {
@@ -71,5 +77,7 @@ mod tests {
         pool.put(b);
         pool.put(Buf::with_capacity(100));
         assert_eq!(pool.available(), 2, "a stranger does not make it grow");
+        let mut three = [0; 3].map(|_| pool.take_or_make());
+        assert!(three.iter_mut().all(|buf| buf.space_mut().len() == 100));
     }
 }

@@ -3,6 +3,7 @@
 use super::{check, cmsg::Control};
 use rustix::io::Errno;
 use socket2::{SockAddr, SockAddrStorage};
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
@@ -13,11 +14,11 @@ pub(crate) const BATCH: usize = 64;
 
 /// The arrays that both calls take, allocated once.
 ///
-/// The pointers in `headers` and `vectors` are written by each call right before it enters the kernel and are
+/// The pointers in `headers` and `vectors` (one for each message, or more) are written by each call right before it enters the kernel and are
 /// never followed by this process, so that stale ones do no harm.
 struct Arrays {
     headers: Box<[libc::mmsghdr]>,
-    vectors: Box<[libc::iovec]>,
+    vectors: Vec<libc::iovec>,
     controls: Box<[Control]>,
 }
 
@@ -32,7 +33,7 @@ impl Arrays {
         let vector = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
         Self {
             headers: vec![header; BATCH].into(),
-            vectors: vec![vector; BATCH].into(),
+            vectors: vec![vector; BATCH],
             controls: vec![Control::new(); BATCH].into(),
         }
     }
@@ -118,6 +119,18 @@ impl Receiver {
     }
 }
 
+/// The bytes of a message, piece by piece.
+pub(crate) struct Pieces<'v, 'p> {
+    vectors: &'v mut Vec<libc::iovec>,
+    _bytes: PhantomData<&'p [u8]>,
+}
+
+impl<'p> Pieces<'_, 'p> {
+    pub(crate) fn push(&mut self, bytes: &'p [u8]) {
+        self.vectors.push(libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
+    }
+}
+
 /// Sends batches of datagrams.
 pub(crate) struct Sender {
     arrays: Arrays,
@@ -129,37 +142,41 @@ impl Sender {
         Self { arrays: Arrays::new(), names: Vec::with_capacity(BATCH) }
     }
 
-    /// Sends the first [`BATCH`] of `packets` without blocking. `prepare` writes a packet's control messages and
-    /// says where it goes. Returns how many were taken; an error is about the first one.
-    pub(crate) fn send<'p, P: 'p>(
+    /// Sends the first [`BATCH`] of `messages` without blocking. `prepare` writes a message's control messages and its
+    /// pieces, and says where it goes. Returns how many were taken; an error is about the first one.
+    pub(crate) fn send<'p, M: 'p>(
         &mut self,
         fd: BorrowedFd<'_>,
-        packets: &'p [P],
-        mut prepare: impl FnMut(&'p P, &mut Control) -> (SocketAddr, &'p [u8]),
+        messages: &'p [M],
+        mut prepare: impl FnMut(&'p M, &mut Control, &mut Pieces<'_, 'p>) -> SocketAddr,
     ) -> Result<usize, Errno> {
-        let n = packets.len().min(BATCH);
+        let n = messages.len().min(BATCH);
         let Arrays { headers, vectors, controls } = &mut self.arrays;
         self.names.clear();
-        for (packet, control) in packets[..n].iter().zip(controls.iter_mut()) {
+        vectors.clear();
+        for (i, (message, control)) in messages[..n].iter().zip(controls.iter_mut()).enumerate() {
             control.clear();
-            let i = self.names.len();
-            let (to, bytes) = prepare(packet, control);
+            let start = vectors.len();
+            let to = prepare(message, control, &mut Pieces { vectors, _bytes: PhantomData });
             self.names.push(to.into());
-            vectors[i] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+            headers[i].msg_hdr.msg_iovlen = (vectors.len() - start) as _;
         }
+        // Only now does none of them move any more.
+        let mut rest = vectors.as_mut_slice();
         for (i, name) in self.names.iter().enumerate() {
             let header = &mut headers[i].msg_hdr;
             let control = controls[i].bytes();
+            #[allow(clippy::unnecessary_cast, reason = "another type with musl")]
+            let pieces = rest.split_off_mut(..header.msg_iovlen as usize).unwrap_or_default();
             header.msg_name = name.as_ptr().cast_mut().cast();
             header.msg_namelen = name.len();
-            header.msg_iov = &mut vectors[i];
-            header.msg_iovlen = 1;
+            header.msg_iov = pieces.as_mut_ptr();
             header.msg_control =
                 if control.is_empty() { ptr::null_mut() } else { control.as_ptr().cast_mut().cast() };
             header.msg_controllen = control.len() as _;
             header.msg_flags = 0;
         }
-        // SAFETY: the first `n` headers point to one iovec, one name and one control buffer each. The bytes are
+        // SAFETY: the first `n` headers point to their iovecs, one name and one control buffer each. The bytes are
         // borrowed for `'p`, the rest is owned by `self` and not moved before this function returns. `sendmmsg`
         // reads all of it and writes only `msg_len` of `headers`.
         let sent = check(unsafe {

@@ -10,6 +10,30 @@ fn set(fd: impl AsFd, request: libc::Ioctl, value: libc::c_ulong) -> Result<(), 
     Ok(())
 }
 
+/// Bytes of `struct ifreq`: a name of 16, and a union.
+const IFREQ: usize = 40;
+
+/// Attaches an open `/dev/net/tun` to the TUN device `name` (at most 15 bytes), or creates it, with
+/// `struct virtio_net_hdr` of 10 bytes in front of each packet.
+pub(crate) fn attach_vnet(fd: impl AsFd, name: &str) -> Result<(), Errno> {
+    let flags = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as u16;
+    let mut request = [0u8; IFREQ];
+    let bytes = name.as_bytes();
+    request
+        .get_mut(..bytes.len().min(15))
+        .ok_or(Errno::INVAL)?
+        .copy_from_slice(&bytes[..bytes.len().min(15)]);
+    request[16..18].copy_from_slice(&flags.to_ne_bytes());
+    let number = fd.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads and writes one `struct ifreq`, which is as long as `request`.
+    check(unsafe { libc::ioctl(number, libc::TUNSETIFF, request.as_mut_ptr()) })?;
+    // A persistent device keeps what its last owner set.
+    let length: libc::c_int = 10;
+    // SAFETY: the kernel reads one int.
+    check(unsafe { libc::ioctl(number, libc::TUNSETVNETHDRSZ, &raw const length) })?;
+    Ok(())
+}
+
 /// Which offloads (`TUN_F_*`) the reader of the device takes.
 pub(crate) fn set_offload(fd: impl AsFd, features: u32) -> Result<(), Errno> {
     set(fd, libc::TUNSETOFFLOAD, features.into())

@@ -4,7 +4,7 @@ use super::tamper::Tamper;
 use super::{BURST, Event, Worker};
 use crate::account::{Account, Count, Dropped};
 use crate::io::Outcome;
-use crate::io::tun::{FromHost, Kind};
+use crate::io::tun::Kind;
 use crate::io::underlay::Outgoing;
 use uvti_core::device::DeviceId;
 use uvti_core::packet::{Buf, IPV4_HEADER, fragment_ipv4};
@@ -36,20 +36,15 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 tracing::error!(%error, "cannot watch the other devices");
             }
         }
-        let n: usize = self.scratch.from_host.iter().map(FromHost::wire_packets).sum();
-        self.books.count(self.counters(id), Way::Tx, Count::In, n as u64);
+        let n = self.scratch.from_host.len() as u64;
+        self.books.count(self.counters(id), Way::Tx, Count::In, n);
         self.tamper.read(&mut self.scratch.from_host);
         let mut items = std::mem::take(&mut self.scratch.from_host);
         for item in items.drain(..) {
             match item.kind {
                 Kind::Packet => self.scratch.tx.push(TxSlot::new(item.buf)),
-                // No backend in use delivers either: the buffers hold any packet, and offloads are off.
-                Kind::Truncated | Kind::Segments { .. } => {
-                    let (drop, packets) = (Reason::TxNoRoom.into(), item.wire_packets() as u64);
-                    let packet = item.buf.bytes();
-                    self.dropped(&Dropped { device: id, drop: &drop, packet, packets, outer: None });
-                    self.scratch.spent.push(item.buf);
-                }
+                Kind::Truncated => self.refuse(id, item.buf, &Reason::TxNoRoom.into(), None),
+                Kind::Misfit => self.refuse(id, item.buf, &Reason::TxBadOffload.into(), None),
             }
         }
         self.scratch.from_host = items;

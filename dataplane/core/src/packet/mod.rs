@@ -2,16 +2,20 @@
 
 mod buf;
 mod checksum;
+pub mod coalesce;
 mod encap;
 mod inner;
 mod outer;
+pub mod segment;
 #[doc(hidden)]
 pub mod testing;
 pub mod tos;
+mod transport;
 
 pub use buf::{Buf, HEADROOM, TAILROOM};
-pub use checksum::{adjust, checksum};
+pub use checksum::{Sum, adjust, checksum};
 pub use encap::{IPV4_HEADER, IPV6_HEADER, NoRoom, OuterHeader, PerPacket, TTL, UDP_HEADER, fragment_ipv4};
 pub(crate) use inner::hash_ends;
 pub use inner::{Flow, Inner, NotIp, proto};
 pub use outer::{Incoming, Outer, UdpPorts};
+pub use transport::{Layout, Transport};

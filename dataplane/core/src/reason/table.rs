@@ -279,6 +279,10 @@ reasons! {
     /// `vti6`: the tunnel's remote address is one of this host's.
     TxRemoteIsOurs "tx_remote_is_ours" Tx [TxErrors TxCarrierErrors] vti6 dropped icmp Unreachable
         => "ip address show";
+    /// What the host left to the device (a checksum, a super-packet to be cut) does not fit the packet. Such a
+    /// super-packet counts as one.
+    TxBadOffload "tx_bad_offload" Tx [TxDropped]
+        => "uvti run --help";
 }
 
 impl Reason {

@@ -2,9 +2,10 @@
 
 use crate::host::netlink::{Netlink, NetlinkError};
 use crate::sys;
+use rustix::fs::{Mode as FsMode, OFlags};
 use rustix::io::Errno;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tun_tap::{Iface, Mode};
 
 /// Longest interface name, bytes. kernel: include/uapi/linux/if.h IFNAMSIZ, less the final zero
@@ -98,17 +99,51 @@ pub fn check_name(name: &str) -> Result<(), CreateError> {
     Err(CreateError::InvalidName { name: name.to_owned(), why })
 }
 
+/// A device for one packet a system call.
 pub(super) fn create(name: &str, options: Options) -> Result<(Iface, u32), CreateError> {
     check_name(name)?;
     let mut netlink = Netlink::open()?;
     let iface = Iface::without_packet_info(name, Mode::Tun)
         .map_err(|error| explain(name, Errno::from_io_error(&error), &mut netlink))?;
-    let fd = fd_of(&iface);
-    let fail = |step| move |errno| CreateError::Kernel { name: name.to_owned(), step, errno };
-
     // A persistent device keeps the offloads of its last owner; without vnet_hdr they would reach us as packets
     // longer than the MTU.
-    sys::tun::set_offload(fd, 0).map_err(fail("clearing offloads"))?;
+    let (ifindex, _) = dress(fd_of(&iface), name, options, &[0], &mut netlink)?;
+    Ok((iface, ifindex))
+}
+
+/// A device with `IFF_VNET_HDR`, and the first of `features` (`TUN_F_*`) that the kernel knows all of.
+pub(super) fn create_offload(
+    name: &str,
+    options: Options,
+    features: &[u32],
+) -> Result<(OwnedFd, u32, u32), CreateError> {
+    check_name(name)?;
+    let mut netlink = Netlink::open()?;
+    let fd = rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::CLOEXEC, FsMode::empty())
+        .and_then(|fd| sys::tun::attach_vnet(&fd, name).map(|()| fd))
+        .map_err(|errno| explain(name, Some(errno), &mut netlink))?;
+    let (ifindex, got) = dress(fd.as_fd(), name, options, features, &mut netlink)?;
+    Ok((fd, ifindex, got))
+}
+
+/// Sets up an attached device. Returns its index, and the features that it got.
+fn dress(
+    fd: BorrowedFd<'_>,
+    name: &str,
+    options: Options,
+    features: &[u32],
+    netlink: &mut Netlink,
+) -> Result<(u32, u32), CreateError> {
+    let fail = |step| move |errno| CreateError::Kernel { name: name.to_owned(), step, errno };
+    let mut wanted = features.iter().copied().peekable();
+    let got = loop {
+        let features = wanted.next().unwrap_or(0);
+        match sys::tun::set_offload(fd, features) {
+            Ok(()) => break features,
+            Err(Errno::INVAL) if wanted.peek().is_some() => {}
+            Err(errno) => return Err(fail("setting offloads")(errno)),
+        }
+    };
     let link = netlink.link_by_name(name)?;
     if link.link_type != LINK_TYPE {
         // EBUSY if it is up: a device made by somebody else. Its routes matter more than its looks.
@@ -121,7 +156,7 @@ pub(super) fn create(name: &str, options: Options) -> Result<(Iface, u32), Creat
     netlink.set_mtu(link.index, options.mtu)?;
     netlink.set_txqlen(link.index, options.txqlen)?;
     rustix::io::ioctl_fionbio(fd, true).map_err(fail("making it non-blocking"))?;
-    Ok((iface, link.index))
+    Ok((link.index, got))
 }
 
 /// The meaning of a failed attach.

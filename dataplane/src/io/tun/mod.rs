@@ -1,11 +1,14 @@
 //! TUN devices: where inner packets come from and go to.
 
 mod create;
+mod offload;
 mod simple;
 #[cfg(test)]
 mod tests;
+mod vnet;
 
 pub use create::{CreateError, Options, check_name};
+pub use offload::{OffloadQueue, OffloadTun, Offloads};
 pub use simple::SimpleTun;
 
 use super::{Burst, Outcome, Pool};
@@ -15,8 +18,8 @@ use uvti_core::packet::Buf;
 
 /// One queue of a TUN device.
 pub trait TunQueue: Send {
-    /// Appends what the host sends into the device to `into`, at most `max` items, without blocking. Nothing to
-    /// read is an empty burst. An error leaves what was read before it in `into`.
+    /// Appends what the host sends into the device to `into`, without blocking: at most `max` items, and the rest of a
+    /// super-packet that was begun. Nothing to read is an empty burst. An error leaves what was read before it in `into`.
     fn recv_burst(&mut self, into: &mut Vec<FromHost>, pool: &mut Pool, max: usize) -> io::Result<Burst>;
 
     /// Gives packets to the host, in order, and appends one outcome a packet. A backend may change the packets
@@ -27,37 +30,31 @@ pub trait TunQueue: Send {
     fn fd(&self) -> BorrowedFd<'_>;
 }
 
-/// One read from the device.
+/// A device in the host's hands.
+pub trait Device: Send + Sync {
+    /// Its index in the namespace in which it was created.
+    fn ifindex(&self) -> u32;
+
+    /// Lets the device, and the routes through it, vanish with the last handle of it.
+    fn destroy(&self) -> io::Result<()>;
+}
+
+/// One packet from the device.
 #[derive(Debug)]
 pub struct FromHost {
-    /// The IP packet: complete, or a super-packet, or the first part of a truncated one.
+    /// The IP packet, or the first part of a truncated one.
     pub buf: Buf,
-    /// How it stands for packets on the wire.
+    /// Whether it can be used.
     pub kind: Kind,
 }
 
-/// What one read stands for.
+/// What came from the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// One packet.
+    /// A packet, as it is to be on the wire.
     Packet,
-    /// A super-packet to be cut into `count` packets of at most `size` bytes of transport payload each.
-    Segments {
-        /// Packets on the wire.
-        count: u16,
-        /// Payload bytes in each but the last.
-        size: u16,
-    },
-    /// One packet, longer than the buffer: its end is lost, it must not be passed on.
+    /// Longer than the buffer: its end is lost, it must not be passed on.
     Truncated,
-}
-
-impl FromHost {
-    /// How many packets on the wire it stands for.
-    pub fn wire_packets(&self) -> usize {
-        match self.kind {
-            Kind::Segments { count, .. } => count.into(),
-            Kind::Packet | Kind::Truncated => 1,
-        }
-    }
+    /// What the host left to us cannot be done: its instructions do not fit the packet.
+    Misfit,
 }

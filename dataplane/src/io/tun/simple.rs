@@ -1,7 +1,7 @@
 //! The backend without offload: the `tun-tap` crate, one packet a system call.
 
 use super::create::{self, CreateError, Options};
-use super::{FromHost, Kind, TunQueue};
+use super::{Device, FromHost, Kind, TunQueue};
 use crate::io::{Burst, Errno, Outcome, Pool};
 use crate::sys;
 use std::io;
@@ -13,7 +13,7 @@ use uvti_core::packet::Buf;
 ///
 /// Dropping it leaves the device in place, so that the host's routes go on pointing to it and the kernel drops
 /// what nobody reads: when the device of a dead process vanished, the host would send the inner packets out of its
-/// default route in the clear. [`SimpleTun::destroy`] removes it.
+/// default route in the clear. [`Device::destroy`] removes it.
 #[derive(Debug)]
 pub struct SimpleTun {
     iface: Iface,
@@ -30,16 +30,6 @@ impl SimpleTun {
     /// Its name when it was created (a rename is not followed).
     pub fn name(&self) -> &str {
         self.iface.name()
-    }
-
-    /// Its index in the namespace in which it was created.
-    pub fn ifindex(&self) -> u32 {
-        self.ifindex
-    }
-
-    /// Lets the device, and the routes through it, vanish with the last handle of it.
-    pub fn destroy(&self) -> io::Result<()> {
-        Ok(sys::tun::set_persistent(create::fd_of(&self.iface), false)?)
     }
 
     /// Reads one packet; `None` if there is none.
@@ -99,6 +89,16 @@ impl SimpleTun {
     /// As [`TunQueue::fd`].
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         create::fd_of(&self.iface)
+    }
+}
+
+impl Device for SimpleTun {
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    fn destroy(&self) -> io::Result<()> {
+        Ok(sys::tun::set_persistent(create::fd_of(&self.iface), false)?)
     }
 }
 

@@ -183,3 +183,174 @@ fn the_host_counts_what_a_full_device_lost() {
         assert_eq!((link.tx_dropped, link.rx_dropped), (6, 0));
     });
 }
+
+/// A device with offload, and the way to it.
+fn offload(name: &str) -> OffloadQueue {
+    OffloadQueue::new(OffloadTun::create(name, Options::default(), Offloads::ALL).unwrap())
+}
+
+fn forward() {
+    for knob in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        std::fs::write(format!("/proc/sys/net/{knob}"), "1").unwrap();
+    }
+}
+
+/// Up, with a route to one host of each family.
+fn route_to(name: &str, v4: [u8; 4], v6: u16) {
+    let mut netlink = Netlink::open().unwrap();
+    let index = netlink.link_by_name(name).unwrap().index;
+    netlink.set_up(index, true).unwrap();
+    netlink.add_address(index, [v4[0], v4[1], v4[2], 254].into(), 24).unwrap();
+    let dst = [0x2001, 0xdb8, 0, 0, 0, 0, 0, v6].into();
+    let dev = Some(index);
+    netlink
+        .add_route(RouteSpec { dst, prefix: 128, via: None, dev, mtu: None, kind: RouteKind::Unicast })
+        .unwrap();
+}
+
+/// TCP streams of both families and a stream of datagrams, mixed, each of which can be joined.
+fn streams() -> Vec<Vec<u8>> {
+    use uvti_core::packet::testing::{tcp4, tcp6, udp6, with_checksum};
+    let mut packets = Vec::new();
+    for i in 0..20u16 {
+        // The last of each is shorter, and has PSH.
+        let (len, flags) = if i == 19 { (333, 0x18) } else { (1000, 0x10) };
+        let payload: Vec<u8> = (0..len).map(|n| (n as u16 * 7 + i) as u8).collect();
+        let seq = u32::from(i) * 1000;
+        let mut four = tcp4(seq, flags, &payload);
+        four[4..6].copy_from_slice(&(0xfff8 + i as u32).to_be_bytes()[2..]);
+        let mut udp = udp6("2001:db8::1", "2001:db8::2", 5, 6, 48 + len);
+        udp[48..].copy_from_slice(&payload);
+        packets.extend([with_checksum(four), tcp6(seq, flags, &payload), with_checksum(udp)]);
+    }
+    packets
+}
+
+/// A router took one off the TTL.
+fn routed(mut packet: Vec<u8>) -> Vec<u8> {
+    let ttl = if packet[0] >> 4 == 4 { 8 } else { 7 };
+    packet[ttl] -= 1;
+    uvti_core::packet::testing::with_checksum(packet)
+}
+
+/// Packets of one flow, in order.
+fn flow(packets: &[Vec<u8>], version: u8, proto: u8) -> Vec<Vec<u8>> {
+    let at = if version == 4 { 9 } else { 6 };
+    packets.iter().filter(|p| p[0] >> 4 == version && p[at] == proto).cloned().collect()
+}
+
+fn drain(queue: &mut dyn TunQueue, n: usize) -> Vec<Vec<u8>> {
+    let (mut got, mut pool) = (Vec::new(), Pool::new(256));
+    while got.len() < n {
+        wait(queue.fd());
+        queue.recv_burst(&mut got, &mut pool, 64).unwrap();
+    }
+    got.iter().map(|item| (item.kind == Kind::Packet).then(|| item.buf.bytes().to_vec()).unwrap()).collect()
+}
+
+/// What is joined here the host takes; and what it hands over as super-packets, or cuts itself, is what was sent.
+#[test]
+fn the_host_cuts_what_was_joined_into_the_same_packets_and_so_do_we() {
+    in_netns("the_host_cuts_what_was_joined_into_the_same_packets_and_so_do_we", || {
+        forward();
+        let mut from = offload("from");
+        route_to("from", [10, 1, 0, 1], 1);
+        let sent = streams();
+        let expect: Vec<Vec<u8>> = sent.iter().cloned().map(routed).collect();
+        for with_offload in [false, true] {
+            let mut to: Box<dyn TunQueue> = match with_offload {
+                true => Box::new(offload("to")),
+                false => Box::new(SimpleTun::create("to", Options::default()).unwrap()),
+            };
+            route_to_once("to");
+            let mut packets: Vec<Buf> = sent.iter().map(|p| Buf::from_packet(p)).collect();
+            let mut outcomes = Vec::new();
+            let before = received("from");
+            from.send_burst(&mut packets, &mut outcomes);
+            assert_eq!(outcomes, vec![Outcome::Sent; sent.len()]);
+            assert_eq!(received("from") - before, 3, "three super-packets");
+            let got = drain(to.as_mut(), sent.len());
+            assert_eq!(got.len(), sent.len());
+            for (version, proto) in [(4, 6), (6, 6), (6, 17)] {
+                let (got, expect) = (flow(&got, version, proto), flow(&expect, version, proto));
+                assert_eq!(got.len(), 20, "IPv{version} {proto}");
+                assert!(got == expect, "IPv{version} {proto}, offload {with_offload}");
+            }
+        }
+    });
+}
+
+/// The device outlives its owner: the second one finds it set up.
+fn route_to_once(name: &str) {
+    let mut netlink = Netlink::open().unwrap();
+    if !netlink.link_by_name(name).unwrap().up {
+        route_to(name, [10, 2, 0, 1], 2);
+    }
+}
+
+/// Packets that the host has taken from the device, a super-packet as one.
+fn received(name: &str) -> u64 {
+    let table = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let line = table.lines().find_map(|l| l.trim().strip_prefix(&format!("{name}:"))).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn datagrams_that_the_host_left_uncut_are_those_that_it_cuts() {
+    in_netns("datagrams_that_the_host_left_uncut_are_those_that_it_cuts", || {
+        let mut seen = Vec::new();
+        for with_offload in [false, true] {
+            let mut tun: Box<dyn TunQueue> = match with_offload {
+                true => Box::new(offload("vti0")),
+                false => Box::new(up(1480)),
+            };
+            let socket = UdpSocket::bind("10.1.0.1:5000").unwrap();
+            // kernel: include/uapi/linux/udp.h UDP_SEGMENT
+            crate::sys::sockopt::set(&socket, 17, 103, 100).unwrap();
+            let data: Vec<u8> = (0..950u32).map(|n| n as u8).collect();
+            socket.send_to(&data, "10.1.0.2:6000").unwrap();
+            socket.send_to(b"single", "10.1.0.2:6000").unwrap();
+            seen.push(drain(tun.as_mut(), 11));
+        }
+        let id = |p: &Vec<u8>| u16::from_be_bytes([p[4], p[5]]);
+        for packets in &mut seen {
+            assert!(packets[..10].windows(2).all(|w| id(&w[1]) == id(&w[0]).wrapping_add(1)));
+            for packet in packets {
+                assert_eq!(uvti_core::packet::checksum(&packet[..20]), 0);
+                // Where the host's counter stands differs.
+                packet[4..6].fill(0);
+                packet[10..12].fill(0);
+            }
+        }
+        assert_eq!(seen[0].len(), 11);
+        assert!(seen[0] == seen[1]);
+    });
+}
+
+#[test]
+fn a_device_that_is_down_refuses_each_packet_and_joining_goes_on() {
+    in_netns("a_device_that_is_down_refuses_each_packet_and_joining_goes_on", || {
+        let mut tun = offload("from");
+        let mut packets: Vec<Buf> = streams().iter().map(|p| Buf::from_packet(p)).collect();
+        let mut outcomes = Vec::new();
+        tun.send_burst(&mut packets, &mut outcomes);
+        assert_eq!(outcomes, vec![Outcome::Failed(Errno::IO); 60]);
+        route_to("from", [10, 1, 0, 1], 1);
+        outcomes.clear();
+        tun.send_burst(&mut packets, &mut outcomes);
+        assert_eq!((outcomes, received("from")), (vec![Outcome::Sent; 60], 3));
+    });
+}
+
+#[test]
+fn switched_off_nothing_is_joined() {
+    in_netns("switched_off_nothing_is_joined", || {
+        let tun = OffloadTun::create("from", Options::default(), Offloads::NONE).unwrap();
+        let mut queue = OffloadQueue::new(tun);
+        route_to("from", [10, 1, 0, 1], 1);
+        let mut packets: Vec<Buf> = streams().iter().map(|p| Buf::from_packet(p)).collect();
+        let mut outcomes = Vec::new();
+        queue.send_burst(&mut packets, &mut outcomes);
+        assert_eq!((outcomes, received("from")), (vec![Outcome::Sent; 60], 60));
+    });
+}

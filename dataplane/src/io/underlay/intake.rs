@@ -1,5 +1,6 @@
 //! What all receiving sockets share: batches, buffers, losses, and exemption from the kernel's policies.
 
+use super::udp::UDP_GRO;
 use super::{Fault, Received};
 use crate::io::{Burst, Errno, Pool};
 use crate::sys::mmsg::{BATCH, Datagram, Receiver};
@@ -21,6 +22,8 @@ pub(super) struct Intake {
     /// Losses as the socket counted them last: 32 bits that wrap.
     dropped: u32,
     overflow: u64,
+    /// Packets in the fullest datagram of the last batch: how many a call may bring.
+    dense: usize,
 }
 
 impl Intake {
@@ -41,6 +44,7 @@ impl Intake {
             staged: Vec::with_capacity(BATCH),
             dropped: 0,
             overflow: 0,
+            dense: 1,
         })
     }
 
@@ -67,7 +71,7 @@ impl Intake {
     ) -> io::Result<Burst> {
         let mut burst = Burst::default();
         while burst.received < max {
-            let wanted = BATCH.min(max - burst.received);
+            let wanted = BATCH.min((max - burst.received).div_ceil(self.dense));
             while self.staged.len() < wanted {
                 match pool.take() {
                     Some(buf) => self.staged.push(buf),
@@ -85,28 +89,34 @@ impl Intake {
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno.into()),
             };
+            self.dense = 1;
             for (i, mut buf) in self.staged.drain(..received).enumerate() {
                 let datagram = self.batch.datagram(i);
                 buf.set_len(datagram.len);
+                let before = into.len();
                 if let Some(count) = overflow(&datagram) {
                     self.overflow += u64::from(count.wrapping_sub(self.dropped));
                     self.dropped = count;
                 }
-                into.push(match datagram.truncated {
-                    true => Received::Damaged {
-                        buf,
-                        from: datagram.source.map(|s| s.ip()),
-                        fault: Fault::Truncated,
-                    },
-                    false => judge(buf, &datagram),
-                });
+                match datagram.truncated {
+                    true => {
+                        let from = datagram.source.map(|s| s.ip());
+                        into.push(Received::Damaged { buf, from, fault: Fault::Truncated });
+                    }
+                    false => take_apart(buf, &datagram, pool, |buf| into.push(judge(buf, &datagram))),
+                }
+                self.dense = self.dense.max(into.len() - before);
+                burst.received += into.len() - before;
             }
-            burst.received += received;
             if received < offered {
                 break;
             }
         }
         Ok(burst)
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -124,11 +134,27 @@ fn overflow(datagram: &Datagram<'_>) -> Option<u32> {
     datagram.control.iter().find(|c| c.is(libc::SOL_SOCKET, libc::SO_RXQ_OVFL))?.number()
 }
 
+/// Hands on each packet of a datagram that the host joined (UDP_GRO), copied; any other as it is. A buffer that the pool
+/// lacks is allocated, and not kept.
+fn take_apart(buf: Buf, datagram: &Datagram<'_>, pool: &mut Pool, mut emit: impl FnMut(Buf)) {
+    let size = datagram.control.iter().find(|c| c.is(libc::SOL_UDP, UDP_GRO)).and_then(|c| c.number());
+    let size = size.map_or(0, |n| n as usize);
+    if size == 0 || size >= buf.len() {
+        return emit(buf);
+    }
+    for part in buf.bytes().chunks(size) {
+        let mut copy = pool.take_or_make();
+        copy.fill(part);
+        emit(copy);
+    }
+    pool.put(buf);
+}
+
 /// Exempts a socket from the kernel's xfrm policies, in and out.
 ///
 /// kernel: include/uapi/linux/xfrm.h struct xfrm_userpolicy_info: all zero but family (byte 40 of the selector)
 /// and direction (byte 160) allows everything.
-fn bypass_policies(socket: &Socket, v6: bool) -> Result<(), Errno> {
+pub(super) fn bypass_policies(socket: &Socket, v6: bool) -> Result<(), Errno> {
     const LEN: usize = 168;
     const FAMILY: usize = 40;
     const DIRECTION: usize = 160;

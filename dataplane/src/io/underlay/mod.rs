@@ -3,12 +3,14 @@
 mod esp;
 pub mod fault;
 mod intake;
+mod segmented;
 mod send;
 mod socket;
 #[cfg(test)]
 mod tests;
 mod udp;
 
+pub use segmented::SendPorts;
 pub use socket::SocketUnderlay;
 
 use super::{Burst, Outcome, Pool};
@@ -19,8 +21,8 @@ use uvti_core::packet::{Buf, Incoming};
 
 /// Carries outer packets.
 pub trait Underlay: Send {
-    /// Appends what the network has for us to `into`, at most `max` items, without blocking. Nothing to read is an
-    /// empty burst.
+    /// Appends what the network has for us to `into`, without blocking: at most `max` items, and the rest of a datagram
+    /// that the host joined. Nothing to read is an empty burst.
     fn recv_burst(&mut self, into: &mut Vec<Received>, pool: &mut Pool, max: usize) -> io::Result<Burst>;
 
     /// Sends packets, in order, and appends one outcome a packet.

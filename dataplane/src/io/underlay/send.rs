@@ -1,14 +1,15 @@
-//! Sending complete IP packets through a raw socket.
+//! Sending: complete IP packets through a raw socket, and what all sending sockets share.
 
 use super::Outgoing;
 use crate::io::{Errno, Outcome};
 use crate::sys::cmsg::{Control, source_v4, source_v6};
-use crate::sys::mmsg::{BATCH, Receiver, Sender};
+use crate::sys::mmsg::{BATCH, Pieces, Receiver, Sender};
 use crate::sys::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use uvti_core::packet::Buf;
 
 /// Send buffer, bytes; what the host does not allow is cut to its limit.
@@ -18,15 +19,82 @@ const QUOTE: usize = 576;
 /// kernel: include/uapi/linux/errqueue.h SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
 const ORIGIN_ICMP: [u8; 2] = [2, 3];
 
-/// A raw socket of one family for packets that bring their own IP header.
-pub(super) struct RawSender {
-    socket: Socket,
+/// A socket that sends batches of messages.
+pub(super) struct SendSocket {
+    socket: Arc<Socket>,
     batch: Sender,
     errors: Receiver,
     quotes: Vec<Buf>,
     /// Sends that failed for an earlier packet's ICMP error and were tried again.
     pub(super) async_errors: u64,
 }
+
+impl SendSocket {
+    pub(super) fn over(socket: Arc<Socket>) -> Self {
+        let quotes = (0..8).map(|_| Buf::with_capacity(QUOTE)).collect();
+        Self { socket, batch: Sender::new(), errors: Receiver::new(), quotes, async_errors: 0 }
+    }
+
+    /// Whether it is this socket.
+    pub(super) fn is(&self, socket: &Arc<Socket>) -> bool {
+        Arc::ptr_eq(&self.socket, socket)
+    }
+
+    /// Sends messages, in order, and appends one outcome each. `prepare` writes control messages and pieces of one, and
+    /// says where it goes.
+    pub(super) fn send<'p, M: 'p>(
+        &mut self,
+        mut messages: &'p [M],
+        outcomes: &mut Vec<Outcome>,
+        mut prepare: impl FnMut(&'p M, &mut Control, &mut Pieces<'_, 'p>) -> SocketAddr,
+    ) {
+        let mut retried = false;
+        while !messages.is_empty() {
+            let group = &messages[..messages.len().min(BATCH)];
+            let taken = match self.batch.send(self.socket.as_fd(), group, &mut prepare) {
+                Ok(taken) if taken > 0 => {
+                    outcomes.extend((0..taken).map(|_| Outcome::Sent));
+                    taken
+                }
+                Err(Errno::INTR) => continue,
+                // Not about this message: an ICMP error about an earlier one, to any peer, was waiting.
+                Err(_) if self.drain_errors() && !retried => {
+                    self.async_errors += 1;
+                    retried = true;
+                    continue;
+                }
+                // The socket's own buffer is full, for every message of the burst.
+                Err(Errno::AGAIN) => {
+                    outcomes.extend(messages.iter().map(|_| Outcome::QueueFull));
+                    return;
+                }
+                Err(errno) => {
+                    outcomes.push(Outcome::from_errno(errno));
+                    1
+                }
+                Ok(_) => {
+                    outcomes.push(Outcome::Failed(Errno::IO));
+                    1
+                }
+            };
+            retried = false;
+            messages = &messages[taken..];
+        }
+    }
+
+    /// Empties the error queue; whether an ICMP error was in it. A refused send leaves an entry of local origin.
+    fn drain_errors(&mut self) -> bool {
+        let mut icmp = false;
+        while let Ok(n @ 1..) = self.errors.receive(self.socket.as_fd(), &mut self.quotes, libc::MSG_ERRQUEUE)
+        {
+            icmp |= (0..n).any(|i| has_icmp_origin(self.errors.datagram(i).control));
+        }
+        icmp
+    }
+}
+
+/// A raw socket of one family for packets that bring their own IP header.
+pub(super) struct RawSender(SendSocket);
 
 impl RawSender {
     pub(super) fn open_v4() -> io::Result<Self> {
@@ -54,60 +122,27 @@ impl RawSender {
     }
 
     fn new(socket: Socket) -> io::Result<Self> {
-        // The receive buffer stays as it is: the error queue is charged to it.
-        let force = (SEND_BUFFER / 2) as i32;
-        if sockopt::set(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, force).is_err() {
-            socket.set_send_buffer_size(SEND_BUFFER / 2)?;
-        }
-        let quotes = (0..8).map(|_| Buf::with_capacity(QUOTE)).collect();
-        Ok(Self { socket, batch: Sender::new(), errors: Receiver::new(), quotes, async_errors: 0 })
+        tune(&socket)?;
+        Ok(Self(SendSocket::over(Arc::new(socket))))
     }
 
     /// Sends packets, all of the socket's family, and appends one outcome each.
-    pub(super) fn send(&mut self, mut packets: &[Outgoing], outcomes: &mut Vec<Outcome>) {
-        let mut retried = false;
-        while !packets.is_empty() {
-            let group = &packets[..packets.len().min(BATCH)];
-            let taken = match self.batch.send(self.socket.as_fd(), group, prepare) {
-                Ok(taken) if taken > 0 => {
-                    outcomes.extend((0..taken).map(|_| Outcome::Sent));
-                    taken
-                }
-                Err(Errno::INTR) => continue,
-                // Not about this packet: an ICMP error about an earlier one, to any peer, was waiting.
-                Err(_) if self.drain_errors() && !retried => {
-                    self.async_errors += 1;
-                    retried = true;
-                    continue;
-                }
-                // The socket's own buffer is full, for every packet of the burst.
-                Err(Errno::AGAIN) => {
-                    outcomes.extend(packets.iter().map(|_| Outcome::QueueFull));
-                    return;
-                }
-                Err(errno) => {
-                    outcomes.push(Outcome::from_errno(errno));
-                    1
-                }
-                Ok(_) => {
-                    outcomes.push(Outcome::Failed(Errno::IO));
-                    1
-                }
-            };
-            retried = false;
-            packets = &packets[taken..];
-        }
+    pub(super) fn send(&mut self, packets: &[Outgoing], outcomes: &mut Vec<Outcome>) {
+        self.0.send(packets, outcomes, prepare);
     }
 
-    /// Empties the error queue; whether an ICMP error was in it. A refused send leaves an entry of local origin.
-    fn drain_errors(&mut self) -> bool {
-        let mut icmp = false;
-        while let Ok(n @ 1..) = self.errors.receive(self.socket.as_fd(), &mut self.quotes, libc::MSG_ERRQUEUE)
-        {
-            icmp |= (0..n).any(|i| has_icmp_origin(self.errors.datagram(i).control));
-        }
-        icmp
+    pub(super) fn async_errors(&self) -> u64 {
+        self.0.async_errors
     }
+}
+
+/// Enlarges the send buffer. The receive buffer stays as it is: the error queue is charged to it.
+pub(super) fn tune(socket: &Socket) -> io::Result<()> {
+    let force = (SEND_BUFFER / 2) as i32;
+    if sockopt::set(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, force).is_err() {
+        socket.set_send_buffer_size(SEND_BUFFER / 2)?;
+    }
+    Ok(())
 }
 
 /// Whether these control messages hold a `struct sock_extended_err` whose origin (its fifth byte) is ICMP.
@@ -120,12 +155,13 @@ fn has_icmp_origin(control: &Control) -> bool {
 
 /// Where a packet goes by its own header, and what the host's routing must know besides: with IP_HDRINCL it does
 /// not look at the source address in the packet, and `ip rule from …` would not see it.
-fn prepare<'p>(packet: &'p Outgoing, control: &mut Control) -> (SocketAddr, &'p [u8]) {
+fn prepare<'p>(packet: &'p Outgoing, control: &mut Control, pieces: &mut Pieces<'_, 'p>) -> SocketAddr {
     let bytes = packet.buf.bytes();
+    pieces.push(bytes);
     if packet.mark != 0 {
         control.push(libc::SOL_SOCKET, libc::SO_MARK, &packet.mark.to_ne_bytes());
     }
-    let to = match addresses(bytes) {
+    match addresses(bytes) {
         Some((IpAddr::V4(src), dst)) => {
             control.push(libc::SOL_IP, libc::IP_PKTINFO, &source_v4(src, packet.oif));
             SocketAddr::new(dst, 0)
@@ -135,8 +171,7 @@ fn prepare<'p>(packet: &'p Outgoing, control: &mut Control) -> (SocketAddr, &'p 
             SocketAddrV6::new(dst, 0, 0, packet.oif).into()
         }
         _ => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
-    };
-    (to, bytes)
+    }
 }
 
 /// Source and destination in the IP header; `None` if there is none.
@@ -184,7 +219,7 @@ mod tests {
         let checksum = !(((sum & 0xffff) + (sum >> 16)) as u16);
         error[2..4].copy_from_slice(&checksum.to_be_bytes());
         b.run(|| IcmpSender::open().unwrap().send_v4([192, 0, 2, 1].into(), &error).unwrap()).unwrap();
-        wait(sender.socket.as_fd());
+        wait(sender.0.socket.as_fd());
 
         let mut packet = header(50, [192, 0, 2, 2], 40);
         packet.resize(40, 0);
@@ -192,8 +227,8 @@ mod tests {
         let mut outcomes = Vec::new();
         sender.send(&packets, &mut outcomes);
         assert_eq!(outcomes, [Outcome::Sent; 3]);
-        assert_eq!(sender.async_errors, 1);
-        assert!(!sender.drain_errors(), "the queue is empty");
+        assert_eq!(sender.async_errors(), 1);
+        assert!(!sender.0.drain_errors(), "the queue is empty");
     }
 
     #[test]

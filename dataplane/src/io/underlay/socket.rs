@@ -1,6 +1,7 @@
 //! The underlay over the host's IP stack: raw sockets for ESP, UDP sockets for NAT-T.
 
 use super::esp::EspSocket;
+use super::segmented::{Segmented, SendPorts};
 use super::send::{RawSender, addresses};
 use super::udp::UdpSocket;
 use super::{Losses, Outgoing, Received, Underlay};
@@ -14,6 +15,8 @@ pub struct SocketUnderlay {
     v4: RawSender,
     /// Absent on a host without IPv6.
     v6: Option<RawSender>,
+    /// ESP in UDP, many packets a message, if the user wants it.
+    segmented: Option<(Segmented, SendPorts)>,
     receivers: Vec<Source>,
     /// Which receiver is asked first, so that a busy one does not starve the others.
     next: usize,
@@ -37,7 +40,13 @@ impl SocketUnderlay {
             receivers.push(Source::Esp(EspSocket::open_ipip()?));
         }
         let v6 = optional(RawSender::open_v6())?;
-        Ok(Self { v4: RawSender::open_v4()?, v6, receivers, next: 0, closed: Losses::default() })
+        let v4 = RawSender::open_v4()?;
+        Ok(Self { v4, v6, segmented: None, receivers, next: 0, closed: Losses::default() })
+    }
+
+    /// Sends ESP in UDP by `UDP_SEGMENT`, from the ports that any underlay with the same `ports` receives on.
+    pub fn segmented(self, ports: SendPorts) -> Self {
+        Self { segmented: Some((Segmented::new(ports.clone()), ports)), ..self }
     }
 
     /// Receives ESP in UDP on `port`, on every IPv4 address. `AddrInUse` if another process (an IKE daemon) has it.
@@ -45,7 +54,13 @@ impl SocketUnderlay {
         if self.udp_ports().any(|bound| bound == port) {
             return Ok(());
         }
-        self.receivers.push(Source::Udp(UdpSocket::bind(port)?));
+        let udp = UdpSocket::bind(port)?;
+        if let Some((_, ports)) = &self.segmented
+            && let Err(error) = ports.open(udp.port(), udp.socket())
+        {
+            tracing::warn!(port, %error, "cannot send by UDP_SEGMENT from this port: one packet a message");
+        }
+        self.receivers.push(Source::Udp(udp));
         Ok(())
     }
 
@@ -54,6 +69,9 @@ impl SocketUnderlay {
         let position = self.receivers.iter().position(|r| matches!(r, Source::Udp(u) if u.port() == port));
         let Some(position) = position else { return false };
         let source = self.receivers.remove(position);
+        if let Some((_, ports)) = &self.segmented {
+            ports.close(port);
+        }
         self.closed.receive_overflow += source.overflow();
         true
     }
@@ -117,15 +135,17 @@ impl Underlay for SocketUnderlay {
     }
 
     fn send_burst(&mut self, packets: &[Outgoing], outcomes: &mut Vec<Outcome>) {
-        for run in packets.chunk_by(|a, b| family(a) == family(b)) {
-            let sender = match family(&run[0]) {
-                Some(Family::V4) => Some(&mut self.v4),
-                Some(Family::V6) => self.v6.as_mut(),
-                None => None,
-            };
-            match sender {
-                Some(sender) => sender.send(run, outcomes),
-                None => outcomes.extend(run.iter().map(|_| Outcome::Failed(Errno::AFNOSUPPORT))),
+        let mut rest = packets;
+        while let Some(first) = rest.first() {
+            let way = self.way(first);
+            let n = rest.iter().take_while(|packet| self.way(packet) == way).count();
+            let (run, later) = rest.split_at(n.max(1));
+            rest = later;
+            match (way, &mut self.v6, &mut self.segmented) {
+                (Some(Way::V4), ..) => self.v4.send(run, outcomes),
+                (Some(Way::V6), Some(v6), _) => v6.send(run, outcomes),
+                (Some(Way::Port(port)), _, Some((segmented, _))) => segmented.send(port, run, outcomes),
+                _ => outcomes.extend(run.iter().map(|_| Outcome::Failed(Errno::AFNOSUPPORT))),
             }
         }
     }
@@ -143,25 +163,34 @@ impl Underlay for SocketUnderlay {
     }
 
     fn losses(&self) -> Losses {
-        let v6 = self.v6.as_ref().map_or(0, |sender| sender.async_errors);
+        let v6 = self.v6.as_ref().map_or(0, RawSender::async_errors);
+        let udp = self.segmented.as_ref().map_or(0, |(segmented, _)| segmented.async_errors());
         let open: u64 = self.receivers.iter().map(Source::overflow).sum();
         Losses {
             receive_overflow: self.closed.receive_overflow + open,
-            async_errors: self.v4.async_errors + v6,
+            async_errors: self.v4.async_errors() + v6 + udp,
         }
     }
 }
 
+/// How a packet is sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
+enum Way {
     V4,
     V6,
+    /// From this UDP port.
+    Port(u16),
 }
 
-/// Family of a packet to be sent; `None` if it has no complete IP header.
-fn family(packet: &Outgoing) -> Option<Family> {
-    match addresses(packet.buf.bytes())?.1 {
-        IpAddr::V4(_) => Some(Family::V4),
-        IpAddr::V6(_) => Some(Family::V6),
+impl SocketUnderlay {
+    /// `None` if the packet has no complete IP header.
+    fn way(&self, packet: &Outgoing) -> Option<Way> {
+        if let Some(port) = self.segmented.as_ref().and_then(|(s, _)| s.port(packet)) {
+            return Some(Way::Port(port));
+        }
+        match addresses(packet.buf.bytes())?.1 {
+            IpAddr::V4(_) => Some(Way::V4),
+            IpAddr::V6(_) => Some(Way::V6),
+        }
     }
 }

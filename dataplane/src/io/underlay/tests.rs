@@ -3,7 +3,7 @@
 use super::*;
 use crate::host::netlink::{Netlink, RouteError};
 use crate::host::netns::Netns;
-use crate::io::tun::{Options, SimpleTun, TunQueue};
+use crate::io::tun::{Device, Options, SimpleTun, TunQueue};
 use crate::io::{Errno, Pool};
 use crate::testing::{require_netns, veth_pair, wait};
 use netlink_sys::{
@@ -142,6 +142,91 @@ fn esp_in_udp_crosses() {
         assert_eq!(other.bind_udp(4500).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert!(b.unbind_udp(4500) && !b.unbind_udp(4500));
         other.bind_udp(4500).unwrap();
+    })
+    .unwrap();
+}
+
+/// ESP in UDP from port 4500 to 4500, without a checksum.
+fn esp_in_udp(dst: Ipv4Addr, tos: u8, payload: &[u8]) -> Outgoing {
+    let mut udp = vec![0x11, 0x94, 0x11, 0x94];
+    udp.extend((payload.len() as u16 + 8).to_be_bytes());
+    udp.extend([0, 0]);
+    udp.extend(payload);
+    ipv4(dst, 17, tos, &udp)
+}
+
+#[test]
+fn segments_cross_as_single_packets_do() {
+    if !require_netns("segments_cross_as_single_packets_do") {
+        return;
+    }
+    let (a, b) = veth_pair();
+    let ports = SendPorts::default();
+    let open_fast = || SocketUnderlay::open(false).unwrap().segmented(ports.clone());
+    // Another worker's: it sends from the port that the first one bound.
+    let (mut receiver, mut sender) = a.run(|| (open_fast(), open_fast())).unwrap();
+    a.run(|| receiver.bind_udp(4500).unwrap()).unwrap();
+    let witness = b.run(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)).unwrap()).unwrap();
+    let mut b = b
+        .run(|| {
+            let mut b = SocketUnderlay::open(false).unwrap();
+            b.bind_udp(4500).unwrap();
+            b
+        })
+        .unwrap();
+    // 100 of one length (more than a message holds), then other lengths, TOS, and one without DF, by another way.
+    let mut packets: Vec<_> = (0..100u8).map(|i| esp_in_udp(B, 0, &[i; 200])).collect();
+    packets.extend([esp_in_udp(B, 0, &[100; 90]), esp_in_udp(B, 0xb9, &[101; 90])]);
+    let mut fragmentable = esp_in_udp(B, 0xb9, &[102; 90]);
+    fragmentable.buf.bytes_mut()[6] = 0;
+    packets.push(fragmentable);
+    assert_eq!(send(&mut sender, &packets), vec![Outcome::Sent; 103]);
+
+    for (i, item) in receive(&mut b, 0, 103).into_iter().enumerate() {
+        let Incoming { buf, outer } = packet(item);
+        assert_eq!(buf.bytes(), vec![i as u8; if i < 100 { 200 } else { 90 }], "in order");
+        let udp = Some(UdpPorts { src: 4500, dst: 4500 });
+        assert_eq!(outer, Outer { src: A.into(), dst: B.into(), tos: if i < 101 { 0 } else { 0xb9 }, udp });
+    }
+    wait(std::os::fd::AsFd::as_fd(&witness));
+    let mut header = vec![0; 65_536];
+    let n = std::io::Read::read(&mut &witness, &mut header).unwrap();
+    assert_eq!(n, 28 + 64 * 200, "one message");
+    assert_eq!(
+        (&header[6..10], &header[12..16]),
+        (&[0x40, 0, 64, 17][..], &A.octets()[..]),
+        "DF, TTL, source"
+    );
+    assert_eq!((sender.losses(), b.losses()), (Losses::default(), Losses::default()));
+    // The port still belongs to the receiver alone.
+    let mut back = esp_in_udp(A, 0, &[7; 20]);
+    let (ends, from) = (back.buf.bytes_mut(), B.octets());
+    ends[12..16].copy_from_slice(&from);
+    assert_eq!(send(&mut b, &[back]), [Outcome::Sent]);
+    assert_eq!(packet(receive(&mut receiver, 0, 1).remove(0)).buf.bytes(), [7; 20]);
+}
+
+#[test]
+fn of_segments_that_do_not_fit_each_is_told() {
+    if !require_netns("of_segments_that_do_not_fit_each_is_told") {
+        return;
+    }
+    let (a, _b) = veth_pair();
+    a.run(|| {
+        let mut a = SocketUnderlay::open(false).unwrap().segmented(SendPorts::default());
+        a.bind_udp(4500).unwrap();
+        let nowhere = Ipv4Addr::new(198, 51, 100, 1);
+        let packets = [
+            esp_in_udp(B, 0, &[0; 1473]),
+            esp_in_udp(B, 0, &[0; 1473]),
+            esp_in_udp(B, 0, &[0; 20]),
+            esp_in_udp(nowhere, 0, &[0; 20]),
+            esp_in_udp(nowhere, 0, &[0; 20]),
+            esp_in_udp(B, 0, &[0; 1472]),
+            esp_in_udp(B, 0, &[0; 1472]),
+        ];
+        let (big, lost, sent) = (Outcome::TooBig, Outcome::Failed(Errno::NETUNREACH), Outcome::Sent);
+        assert_eq!(send(&mut a, &packets), [big, big, sent, lost, lost, sent, sent]);
     })
     .unwrap();
 }

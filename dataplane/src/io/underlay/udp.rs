@@ -11,6 +11,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use uvti_core::packet::{Buf, Incoming, Outer, UdpPorts};
 
+/// kernel: include/uapi/linux/udp.h
+pub(super) const UDP_GRO: i32 = 104;
+
 /// A UDP port on which ESP arrives.
 pub(super) struct UdpSocket {
     intake: Intake,
@@ -24,6 +27,8 @@ impl UdpSocket {
         sockopt::set(&socket, libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_INTERFACE)?;
         sockopt::set(&socket, libc::SOL_IP, libc::IP_PKTINFO, 1)?;
         socket.set_recv_tos_v4(true)?;
+        // Packets that came as one are handed over as one. A kernel before 5.0 cannot.
+        let _ = sockopt::set(&socket, libc::SOL_UDP, UDP_GRO, 1);
         socket.bind(&SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port).into())?;
         let port = socket.local_addr()?.as_socket().map_or(port, |addr| addr.port());
         Ok(Self { intake: Intake::new(socket, false)?, port })
@@ -41,6 +46,10 @@ impl UdpSocket {
     ) -> io::Result<Burst> {
         let port = self.port;
         self.intake.recv(into, pool, max, |buf, datagram| judge(buf, datagram, port))
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        self.intake.socket()
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {

@@ -175,6 +175,7 @@ fn every_reason_of_the_core_is_a_step() {
         "name",
         [
             // Of packets that have waited, and of what is not ESP.
+            "tx_bad_offload",
             "tx_held_purged",
             "tx_held_no_sa",
             "tx_held_too_big",

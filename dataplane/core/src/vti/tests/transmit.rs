@@ -284,6 +284,7 @@ fn every_reason_of_the_core_is_here() {
         TxLowerTooBig,
         TxSendFailed,
         TxDeviceGone,
+        TxBadOffload,
         TxSealFailed,
         TxHoldQueueFull,
         TxHeldPurged,
