@@ -2,7 +2,7 @@
 
 use crate::client::{Client, ClientError};
 use crate::protocol::Namespace;
-use crate::{demo, ip, run, views};
+use crate::{compare, demo, expect, ip, run, views};
 use clap::{Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -59,6 +59,10 @@ enum Command {
     },
     /// Show it all: two namespaces, a tunnel, traffic, and one drop of each kind beside the kernel's counters.
     Demo(demo::Args),
+    /// Compare the kernel's VTI with uvti: the same lines and packets, counter by counter.
+    Compare(compare::Args),
+    /// Run a command, and check what it added to the counters of a VTI, uvti's or the kernel's.
+    Expect(expect::Args),
 }
 
 /// The program. Exit status 0 is success, 1 a failure, 2 a refusal or wrong usage, 255 iproute2's wrong argument.
@@ -85,6 +89,8 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
         Command::Reasons { json } => finish(print(&views::reasons(json))),
         Command::Check { json } => finish(ask(control, |c| views::check(c, json))),
         Command::Demo(args) => finish(demo::run(&args)),
+        Command::Compare(args) => compare::run(&args),
+        Command::Expect(args) => expect::run(&args, control),
     }
 }
 

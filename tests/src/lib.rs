@@ -7,7 +7,6 @@
 //! kernel's or uvti's ([`gateway`]), traffic, captures, and packets made by hand.
 
 pub mod capture;
-pub mod drops;
 pub mod esp;
 pub mod frame;
 pub mod gateway;

@@ -5,14 +5,14 @@
 pub mod batch;
 pub mod difference;
 mod execute;
-mod lines;
+pub(crate) mod lines;
 mod listing;
 mod merge;
 mod names;
 pub mod parse;
 pub mod show;
 pub mod system;
-mod words;
+pub(crate) mod words;
 
 pub use execute::{run, run_with};
 pub use words::Fail;

@@ -4,6 +4,7 @@ mod address;
 mod events;
 mod link;
 mod route;
+mod stats;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
+use link::indexed;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::io::Errno;
 use std::io;

@@ -117,6 +117,9 @@ pub(super) fn create(name: &str, options: Options) -> Result<(Iface, u32), Creat
             result => result.map_err(fail("setting the link type"))?,
         }
     }
+    // A kernel VTI is no multicast device; with the flag and IPv6 forwarding the host sends MLD reports into it.
+    // kernel: net/ipv6/addrconf.c addrconf_dev_config()
+    netlink.clear_multicast(link.index)?;
     sys::tun::set_persistent(fd, options.persistent).map_err(fail("making it persistent"))?;
     netlink.set_mtu(link.index, options.mtu)?;
     netlink.set_txqlen(link.index, options.txqlen)?;
