@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn every_counter_of_a_kernel_link_has_a_name_that_is_taken() {
-        for name in ["tx_carrier_errors", "tx_aborted_errors", "collisions", "rx_errors", "tx_window_errors"] {
+        for name in ["tx_carrier_errors", "tx_aborted_errors", "collisions", "rx_errors", "tx_window_errors"]
+        {
             assert_eq!(field(name), Some(field(short_name(name)).unwrap()), "{name}");
         }
         assert_eq!(field("collsns"), Some("collisions"));

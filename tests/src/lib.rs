@@ -2,7 +2,7 @@
 //!
 //! On the host ([`require`], [`uml`]) a test boots one guest and hands it a group of cases. In the guest
 //! ([`guest`]) process 1 is our own `uvti-guest`: it loads the kernel's VTI, runs the group beside it
-//! ([`interop`], [`order`], [`drops`]), writes one JSON line a case ([`outcome`]) and switches the guest off.
+//! ([`interop`], [`order`]), writes one JSON line a case ([`outcome`]) and switches the guest off.
 //! Below the groups lie the things they are made of: namespaces ([`netns`]), a VTI gateway that is either the
 //! kernel's or uvti's ([`gateway`]), traffic, captures, and packets made by hand.
 

@@ -25,13 +25,12 @@ pub struct Group<'a> {
 ///
 /// On any trouble the guest's console log is kept, and the error or the screen names it.
 pub fn run(group: &Group<'_>) -> Result<Vec<Outcome>> {
-    let mut environment = vec![
-        ("UVTI_GROUP", group.name.to_owned()),
-        ("UVTI_PROGRAM", group.uvti.display().to_string()),
-    ];
+    let mut environment =
+        vec![("UVTI_GROUP", group.name.to_owned()), ("UVTI_PROGRAM", group.uvti.display().to_string())];
     environment.extend(std::env::var("UVTI_ONLY").ok().map(|only| ("UVTI_ONLY", only)));
     let guest = Guest { program: group.guest, arguments: &[], environment: &environment, limit: group.limit };
-    let finished = uvti::uml::run(&guest, WorkDir::new()?).with_context(|| format!("group {}", group.name))?;
+    let finished =
+        uvti::uml::run(&guest, WorkDir::new()?).with_context(|| format!("group {}", group.name))?;
     let read = |line: &String| serde_json::from_str(line).with_context(|| format!("not a result: {line}"));
     let outcomes: Vec<Outcome> = finished.lines.iter().map(read).collect::<Result<_>>()?;
     if outcomes.iter().any(|outcome| !outcome.failures.is_empty()) {

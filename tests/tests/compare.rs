@@ -8,7 +8,13 @@ use uvti_tests::require::{Need, have};
 const SCENARIOS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
 
 fn compare(program: &str, mutant: &str, args: &[&str]) -> Output {
-    Command::new(program).arg("compare").args(args).arg(SCENARIOS).env("UVTI_MUTANT", mutant).output().unwrap()
+    Command::new(program)
+        .arg("compare")
+        .args(args)
+        .arg(SCENARIOS)
+        .env("UVTI_MUTANT", mutant)
+        .output()
+        .unwrap()
 }
 
 fn text(output: &Output) -> String {

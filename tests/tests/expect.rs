@@ -58,9 +58,8 @@ impl Drop for Dataplane {
 
 /// Runs `uvti expect ARGS -- COMMAND`: exit status and output.
 fn expect(namespace: &Namespace, args: &[&str], command: &str) -> (i32, String) {
-    let run = || {
-        Ok(Command::new(UVTI).arg("expect").args(args).args(["--", "bash", "-c", command]).output()?)
-    };
+    let run =
+        || Ok(Command::new(UVTI).arg("expect").args(args).args(["--", "bash", "-c", command]).output()?);
     let output = namespace.run(run).unwrap();
     let text = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat();
     (output.status.code().unwrap(), text)

@@ -23,7 +23,10 @@ pub(crate) struct Engine {
 enum Kind {
     Kernel,
     /// Started when the first line is its own.
-    Uvti { running: Option<Running>, devices: Vec<String> },
+    Uvti {
+        running: Option<Running>,
+        devices: Vec<String>,
+    },
 }
 
 impl Engine {
@@ -299,7 +302,10 @@ mod tests {
             \tlifetime current:\n\t  500(bytes), 5(packets)\n\t  add 2026-01-01 00:00:00 use -\n\
             \tstats:\n\t  replay-window 0 replay 2 failed 0\n";
         let counts = sa_counts(text).unwrap();
-        assert_eq!((counts["sa 0x100 bytes"], counts["sa 0x100 packets"], counts["sa 0x100 replay"]), (500, 5, 2));
+        assert_eq!(
+            (counts["sa 0x100 bytes"], counts["sa 0x100 packets"], counts["sa 0x100 replay"]),
+            (500, 5, 2)
+        );
     }
 
     #[test]

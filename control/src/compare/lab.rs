@@ -26,6 +26,8 @@ const LAN_FAR: [u8; 6] = [2, 0, 0, 0, 2, 1];
 const LIMIT: Duration = Duration::from_secs(2);
 /// How long a recording waits for something to come after what has been seen: longer than the kernel's timers.
 const QUIET: Duration = Duration::from_millis(600);
+/// How long an ICMP error about a packet of our own may take.
+const ERROR: Duration = Duration::from_millis(300);
 /// Pause between two looks, for what is looked for to happen.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -54,11 +56,12 @@ struct Lab {
 }
 
 impl Lab {
-    fn new(engine: Engine) -> Result<Self> {
-        let tap = |name: &str, mac: [u8; 6]| -> Result<Tap> {
+    fn new(mut engine: Engine) -> Result<Self> {
+        let mut tap = |name: &str, mac: [u8; 6]| -> Result<Tap> {
             let tap = Tap::create(name).with_context(|| format!("cannot create the TAP device {name}"))?;
             let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-            engine.system(&[format!("link set {name} address {mac}")]).map(|()| tap)
+            engine.ip_later(&["link", "set", name, "address", &mac].map(str::to_owned));
+            Ok(tap)
         };
         let (wan, lan) = (tap("wan", WAN)?, tap("lan", LAN)?);
         let netlink = Netlink::open()?;
@@ -70,7 +73,11 @@ impl Lab {
             self.engine.ip_later(words);
             return Ok(());
         }
-        self.engine.apply()?;
+        // What is set for all devices holds for those to come: it need not break a run of lines, each a process.
+        let general = |path: &str| path.contains("/all/") || path.contains("/default/");
+        if !matches!(step, Step::Sysctl { path, .. } if general(path)) {
+            self.engine.apply()?;
+        }
         match step {
             Step::Ip(_) => Ok(()),
             Step::Refused(words) => match self.engine.ip_now(words) {
@@ -78,7 +85,8 @@ impl Lab {
                 Err(_) => Ok(()),
             },
             Step::Tc(words) => {
-                let output = std::process::Command::new("tc").args(words).output().context("cannot run tc")?;
+                let output =
+                    std::process::Command::new("tc").args(words).output().context("cannot run tc")?;
                 let said = String::from_utf8_lossy(&output.stderr);
                 ensure!(output.status.success(), "tc {}: {said}", words.join(" "));
                 Ok(())
@@ -142,15 +150,33 @@ impl Lab {
         report_errors(&socket, udp.src.is_ipv6(), udp.df, udp.tos)?;
         let headers = if udp.src.is_ipv4() { 28 } else { 48 };
         for _ in 0..count {
-            if let Err(error) = socket.send_to(&vec![0; usize::from(udp.len) - headers], (udp.dst, udp.dport)) {
+            let before = self.errors()?;
+            if let Err(error) = socket.send_to(&vec![0; usize::from(udp.len) - headers], (udp.dst, udp.dport))
+            {
                 self.errno(&error);
             }
             self.settle()?;
-            if let Some(error) = socket.take_error()? {
-                self.errno(&error);
+            // A packet that was dropped may have an ICMP error on its way to us.
+            let dropped = self.errors()? != before;
+            let end = Instant::now() + if dropped { ERROR } else { Duration::ZERO };
+            loop {
+                if let Some(error) = socket.take_error()? {
+                    self.errno(&error);
+                    break;
+                }
+                if Instant::now() >= end {
+                    break;
+                }
+                std::thread::sleep(PAUSE);
             }
         }
         Ok(())
+    }
+
+    /// Packets that devices did not send.
+    fn errors(&mut self) -> Result<u64> {
+        let counts = self.look()?;
+        Ok(counts.iter().filter(|(name, _)| name.ends_with(" tx_errors")).map(|(_, n)| n).sum())
     }
 
     fn errno(&mut self, error: &std::io::Error) {
@@ -197,9 +223,7 @@ impl Lab {
         let mut changed = Instant::now();
         let (mut last, limit) = (self.look()?, if expected.is_some() { LIMIT } else { QUIET });
         let wanted = |counts: &Counts| {
-            expected.is_some_and(|e| {
-                e.iter().filter(|(name, _)| !name.starts_with("sa ")).eq(counts.iter())
-            })
+            expected.is_some_and(|e| e.iter().filter(|(name, _)| !name.starts_with("sa ")).eq(counts.iter()))
         };
         while !wanted(&last) && changed.elapsed() < limit {
             std::thread::sleep(PAUSE);

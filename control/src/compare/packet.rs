@@ -21,11 +21,14 @@ pub(crate) fn inner(what: &Inner) -> Vec<u8> {
 }
 
 fn datagram(p: &Udp) -> Vec<u8> {
-    let header = Header { tos: p.tos, ttl: p.ttl, flow: p.flow, df: p.df == Some(true), ..Header::new(p.src, p.dst) };
+    let header =
+        Header { tos: p.tos, ttl: p.ttl, flow: p.flow, df: p.df == Some(true), ..Header::new(p.src, p.dst) };
     let payload = usize::from(p.len) - if p.src.is_ipv4() { 28 } else { 48 };
     match p.odd {
         None => header.packet(UDP, &udp(p, payload)),
-        Some(Odd::Fragment(offset)) => Header { fragment: offset, ..header }.packet(UDP, &vec![0; payload + 8]),
+        Some(Odd::Fragment(offset)) => {
+            Header { fragment: offset, ..header }.packet(UDP, &vec![0; payload + 8])
+        }
         Some(Odd::Checksum) => {
             let mut packet = header.packet(UDP, &udp(p, payload));
             packet[10] ^= 1;
@@ -51,7 +54,8 @@ pub(crate) fn injected(inject: &Inject) -> Result<Vec<Vec<u8>>> {
         Outer::Ipip(packet) => packets.push(header.packet(IPIP, &inner(packet))),
         Outer::FragNeeded { mtu, spi } => {
             let quoted = [spi.to_be_bytes(), 1_u32.to_be_bytes()].concat();
-            let mut about = Header::new(inject.dst, inject.src).packet(ESP, &[&quoted[..], &[0; 92]].concat());
+            let mut about =
+                Header::new(inject.dst, inject.src).packet(ESP, &[&quoted[..], &[0; 92]].concat());
             about.truncate(28);
             packets.push(header.packet(ICMP, &icmp(3, 4, u32::from(*mtu), &about)));
         }
@@ -89,7 +93,8 @@ fn seal(esp: &Esp, sequence: u32) -> Result<Vec<u8>> {
     let regular: Vec<u8> = (1..=(length + 2).next_multiple_of(4) - length - 2).map(|i| i as u8).collect();
     let padding = esp.pad.as_ref().unwrap_or(&regular);
     let pad_length = esp.pad_length.unwrap_or(padding.len() as u8);
-    let mut text = [&packet[..], &vec![0; usize::from(esp.tfc)], padding, &[pad_length, next_header]].concat();
+    let mut text =
+        [&packet[..], &vec![0; usize::from(esp.tfc)], padding, &[pad_length, next_header]].concat();
 
     let (key, salt) = esp.key.split_last_chunk::<4>().ok_or_else(|| anyhow!("a key without salt"))?;
     let key = UnboundKey::new(&AES_128_GCM, key).map_err(|_| anyhow!("a key of a wrong length"))?;
@@ -171,8 +176,7 @@ fn udp(p: &Udp, payload: usize) -> Vec<u8> {
     let length = 8 + payload as u16;
     let mut datagram = [p.sport, p.dport, length, 0].map(u16::to_be_bytes).concat();
     datagram.resize(usize::from(length), 0);
-    let pseudo =
-        [&octets(p.src)[..], &octets(p.dst), &[0, UDP], &length.to_be_bytes(), &datagram].concat();
+    let pseudo = [&octets(p.src)[..], &octets(p.dst), &[0, UDP], &length.to_be_bytes(), &datagram].concat();
     let sum = match checksum(&pseudo) {
         0 => 0xffff,
         sum => sum,

@@ -16,6 +16,10 @@ const JOB: &str = "job.json";
 /// How long a guest may take to boot, and for each scenario.
 const BOOT: Duration = Duration::from_secs(120);
 const EACH: Duration = Duration::from_secs(20);
+/// Most guests at a time.
+const MOST_GUESTS: usize = 4;
+/// Scenarios for which it is not worth while to boot another guest.
+const FEWEST_SCENARIOS: usize = 10;
 
 /// What is to be run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,18 +44,46 @@ pub(crate) fn run(job: &Job) -> Result<Vec<Row>> {
     let Err(here) = can_here() else {
         let scratch = WorkDir::new()?;
         let mut rows = Vec::new();
-        each(job, scratch.path(), |row| Ok(rows.push(row)))?;
+        each(job, scratch.path(), |row| {
+            rows.push(row);
+            Ok(())
+        })?;
         return Ok(rows);
     };
     if let Some(missing) = uml::missing() {
         bail!("this machine's kernel cannot be used ({here:#}), and there is no User-Mode Linux: {missing}");
     }
+    in_guests(job)
+}
+
+/// A guest has one processor: as many of them as this machine has share the scenarios.
+fn in_guests(job: &Job) -> Result<Vec<Row>> {
+    let guests = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_GUESTS);
+    let each = job.scenarios.len().div_ceil(guests).max(FEWEST_SCENARIOS);
+    let shares = job.scenarios.chunks(each).map(|scenarios| Job {
+        scenarios: scenarios.to_vec(),
+        on: job.on.clone(),
+        ..*job
+    });
+    let rows: Vec<Result<Vec<Row>>> = std::thread::scope(|scope| {
+        let started: Vec<_> = shares.map(|share| scope.spawn(move || in_guest(&share))).collect();
+        started
+            .into_iter()
+            .map(|t| t.join().unwrap_or_else(|_| bail!("waiting for a guest failed")))
+            .collect()
+    });
+    Ok(rows.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+fn in_guest(job: &Job) -> Result<Vec<Row>> {
     let work = WorkDir::new()?;
     std::fs::write(work.path().join(JOB), serde_json::to_string(job)?)?;
     let program = std::env::current_exe().context("cannot find this program")?;
     let limit = BOOT + EACH * u32::try_from(job.scenarios.len() * job.on.len()).unwrap_or(u32::MAX);
-    let ours: Vec<(String, String)> = std::env::vars().filter(|(name, _)| name.starts_with("UVTI_")).collect();
-    let environment: Vec<(&str, String)> = ours.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    let ours: Vec<(String, String)> =
+        std::env::vars().filter(|(name, _)| name.starts_with("UVTI_")).collect();
+    let environment: Vec<(&str, String)> =
+        ours.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     let arguments = ["compare", "--guest"];
     let guest = Guest { program: &program, arguments: &arguments, environment: &environment, limit };
     let finished = uml::run(&guest, work)?;

@@ -10,7 +10,8 @@ pub(crate) fn text(verdicts: &[Verdict<'_>], quiet: bool) -> String {
     for verdict in verdicts.iter().filter(|v| !quiet || !v.is_fine()) {
         scenario(&mut text, verdict);
     }
-    let count = |wanted: fn(&Line) -> bool| verdicts.iter().flat_map(|v| &v.lines).filter(|l| wanted(l)).count();
+    let count =
+        |wanted: fn(&Line) -> bool| verdicts.iter().flat_map(|v| &v.lines).filter(|l| wanted(l)).count();
     let bad = verdicts.iter().filter(|v| !v.is_fine()).count();
     let _ = writeln!(
         text,

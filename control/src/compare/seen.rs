@@ -89,8 +89,7 @@ impl<'a> Packet<'a> {
     fn is_noise(&self) -> bool {
         self.v6
             && (self.protocol == 0
-                || (self.protocol == 58
-                    && matches!(self.payload.first(), Some(130..=136 | 143))))
+                || (self.protocol == 58 && matches!(self.payload.first(), Some(130..=136 | 143))))
     }
 
     fn look(&self) -> String {

@@ -53,8 +53,9 @@ pub(crate) fn parse(line: &Line) -> Result<Statement, Problem> {
         "inject" => Step::Inject(traffic::inject(&mut words)?),
         "expect" => return Ok(Statement::Expect(expect(&mut words)?)),
         _ => {
-            return Err(words
-                .wrong("no statement: ip, refused, tc, sysctl, listen, send, inject, wait, expect, use"));
+            return Err(
+                words.wrong("no statement: ip, refused, tc, sysctl, listen, send, inject, wait, expect, use")
+            );
         }
     };
     Ok(Statement::Step(step))

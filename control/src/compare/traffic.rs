@@ -69,18 +69,8 @@ fn inner(words: &mut Cursor<'_>) -> Result<Inner, Problem> {
 fn udp(words: &mut Cursor<'_>, src: IpAddr, dst: IpAddr) -> Result<Udp, Problem> {
     let v4 = src.is_ipv4();
     let (headers, len) = if v4 { (28, 100) } else { (48, 120) };
-    let mut udp = Udp {
-        src,
-        dst,
-        sport: 4000,
-        dport: 5000,
-        len,
-        df: None,
-        tos: 0,
-        ttl: 64,
-        flow: 0,
-        odd: None,
-    };
+    let mut udp =
+        Udp { src, dst, sport: 4000, dport: 5000, len, df: None, tos: 0, ttl: 64, flow: 0, odd: None };
     while let Some(word) = words.peek() {
         let odd = udp.odd;
         match word {
@@ -222,7 +212,8 @@ fn esp(words: &mut Cursor<'_>, inject: &mut Inject) -> Result<(), Problem> {
 }
 
 /// A line without words.
-static EMPTY: super::cursor::Line = super::cursor::Line { file: String::new(), words: Vec::new(), end: (0, 0) };
+static EMPTY: super::cursor::Line =
+    super::cursor::Line { file: String::new(), words: Vec::new(), end: (0, 0) };
 
 /// `1-5`, `100,69,68`
 fn sequences(words: &mut Cursor<'_>) -> Result<Vec<u32>, Problem> {

@@ -63,7 +63,8 @@ fn one<'a>(scenario: &'a Scenario, job: &Job, rows: &[Row], known: &'a [Known]) 
     let known: Vec<&Known> = known.iter().filter(|k| k.scenario == scenario.name).collect();
     let lines = lines(kernel, uvti, &scenario.expected, &known);
     let explained = |k: &&Known| lines.iter().any(|l| l.field == k.field && l.state != State::Same);
-    let gone = if uvti.is_some() { known.into_iter().filter(|k| !explained(k)).collect() } else { Vec::new() };
+    let gone =
+        if uvti.is_some() { known.into_iter().filter(|k| !explained(k)).collect() } else { Vec::new() };
     Verdict {
         scenario,
         failure: job.on.iter().find_map(failure),

@@ -12,11 +12,11 @@ pub use events::{Changes, Events};
 pub use link::Link;
 pub use route::{OuterRoute, RouteError, RouteKind, RouteSpec, Scope};
 
+use link::indexed;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use link::indexed;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::io::Errno;
 use std::io;
