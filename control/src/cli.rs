@@ -3,7 +3,7 @@
 use crate::breakdown::By;
 use crate::client::{Client, ClientError};
 use crate::protocol::Namespace;
-use crate::{demo, drops, explain, inject, ip, run, sysctl, views};
+use crate::{compare, demo, drops, expect, explain, inject, ip, run, sysctl, views};
 use clap::{Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -88,6 +88,10 @@ enum Command {
     Drops(drops::Args),
     /// Show it all: two namespaces, a tunnel, traffic, and one drop of each kind beside the kernel's counters.
     Demo(demo::Args),
+    /// Compare the kernel's VTI with uvti: the same lines and packets, counter by counter.
+    Compare(compare::Args),
+    /// Run a command, and check what it added to the counters of a VTI, uvti's or the kernel's.
+    Expect(expect::Args),
 }
 
 /// The program. Exit status 0 is success, 1 a failure, 2 a refusal or wrong usage, 255 iproute2's wrong argument.
@@ -127,6 +131,8 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
                 .map(|()| ExitCode::SUCCESS),
         ),
         Command::Demo(args) => finish(demo::run(&args)),
+        Command::Compare(args) => compare::run(&args),
+        Command::Expect(args) => expect::run(&args, control),
     }
 }
 

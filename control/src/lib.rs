@@ -3,9 +3,14 @@
 mod breakdown;
 mod cli;
 pub mod client;
+mod compare;
+mod counters;
 mod demo;
 mod drops;
+mod expect;
 pub mod explain;
+#[doc(hidden)]
+pub mod guest;
 mod inject;
 pub mod ip;
 mod notify;
@@ -15,6 +20,8 @@ mod run;
 pub mod server;
 mod service;
 mod sysctl;
+#[doc(hidden)]
+pub mod uml;
 mod views;
 
 pub use cli::{main, main_with};

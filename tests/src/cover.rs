@@ -34,7 +34,7 @@ struct Case {
 }
 
 /// Each AEAD, cipher and MAC meets each carriage, both outer families, and both kinds of sequence numbers.
-pub fn pairwise(setup: &Setup, results: &mut Results) -> Result<()> {
+pub fn pairwise(setup: &Setup, results: &mut Results<'_>) -> Result<()> {
     let some = |(cipher, mac): (usize, usize)| (cipher + mac) % 3 == 0;
     let mut cases = Vec::new();
     for (at, algorithm) in algorithms(some).into_iter().enumerate() {
@@ -49,7 +49,7 @@ pub fn pairwise(setup: &Setup, results: &mut Results) -> Result<()> {
 }
 
 /// All with all.
-pub fn product(setup: &Setup, results: &mut Results) -> Result<()> {
+pub fn product(setup: &Setup, results: &mut Results<'_>) -> Result<()> {
     let mut cases = Vec::new();
     for algorithm in algorithms(|_| true) {
         for carriage in [Carriage::Raw, Carriage::Udp, Carriage::Raw6] {
@@ -60,7 +60,7 @@ pub fn product(setup: &Setup, results: &mut Results) -> Result<()> {
 }
 
 /// One tunnel for each way of carriage and kind of numbers, whose SAs are replaced from case to case.
-fn run(setup: &Setup, results: &mut Results, mut cases: Vec<Case>) -> Result<()> {
+fn run(setup: &Setup, results: &mut Results<'_>, mut cases: Vec<Case>) -> Result<()> {
     let left = Engine::Uvti { program: setup.uvti.clone(), workers: 1 };
     cases.retain(|case| setup.wants(&case.name()));
     cases.sort_by_key(|case| (case.carriage as u8, case.esn));

@@ -17,16 +17,16 @@ use anyhow::{Context, Result};
 const TCP_BYTES: usize = 256 << 10;
 
 /// The kernel at both ends.
-pub fn kernel_with_kernel(setup: &Setup, results: &mut Results) -> Result<()> {
+pub fn kernel_with_kernel(setup: &Setup, results: &mut Results<'_>) -> Result<()> {
     run(setup, results, &Engine::Kernel)
 }
 
 /// uvti at the left end.
-pub fn kernel_with_uvti(setup: &Setup, results: &mut Results) -> Result<()> {
+pub fn kernel_with_uvti(setup: &Setup, results: &mut Results<'_>) -> Result<()> {
     run(setup, results, &Engine::Uvti { program: setup.uvti.clone(), workers: 1 })
 }
 
-fn run(setup: &Setup, results: &mut Results, left: &Engine) -> Result<()> {
+fn run(setup: &Setup, results: &mut Results<'_>, left: &Engine) -> Result<()> {
     for (name, suite, plan) in plans(left) {
         if setup.wants(&name) {
             results.push(&Outcome::of(&name, |failures| case(suite, &plan, left, failures)))?;

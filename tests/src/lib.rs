@@ -2,14 +2,13 @@
 //!
 //! On the host ([`require`], [`uml`]) a test boots one guest and hands it a group of cases. In the guest
 //! ([`guest`]) process 1 is our own `uvti-guest`: it loads the kernel's VTI, runs the group beside it
-//! ([`interop`], [`cover`], [`order`], [`drops`]), writes one JSON line a case ([`outcome`]) and switches the guest off.
+//! ([`interop`], [`cover`], [`order`], [`views`]), writes one JSON line a case ([`outcome`]) and switches the guest off.
 //! Below the groups lie the things they are made of: namespaces ([`netns`]), a VTI gateway that is either the
 //! kernel's or uvti's ([`gateway`]), traffic, captures, and packets made by hand.
 
 pub mod algorithms;
 pub mod capture;
 pub mod cover;
-pub mod drops;
 pub mod esp;
 pub mod frame;
 pub mod gateway;
@@ -24,5 +23,6 @@ pub mod sys;
 pub mod traffic;
 pub mod tunnel;
 pub mod uml;
+pub mod views;
 pub mod wait;
 pub mod wire;

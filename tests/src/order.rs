@@ -16,7 +16,7 @@ const FLOWS: u16 = 4;
 const WINDOW: u32 = 32;
 
 /// The kernel with itself, which shows that the traffic can be carried in order, and uvti with two workers.
-pub fn run(setup: &Setup, results: &mut Results, engines: &[Engine]) -> Result<()> {
+pub fn run(setup: &Setup, results: &mut Results<'_>, engines: &[Engine]) -> Result<()> {
     for engine in engines {
         let name = format!("order-{}", engine.name());
         if setup.wants(&name) {

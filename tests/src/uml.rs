@@ -1,34 +1,12 @@
-//! Boots User-Mode Linux as a plain process: no root, no image; the host's root is the guest's, read-only.
+//! Boots a guest for a group of cases.
 
 use crate::outcome::Outcome;
-use anyhow::{Context, Result, bail};
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use anyhow::{Context, Result};
+use std::path::Path;
+use std::time::Duration;
+use uvti::uml::{Guest, WorkDir};
 
-/// Memory of a guest, in MiB. It is taken as it is used.
-const MEMORY: u64 = 512;
-/// Where Debian's package user-mode-linux keeps its modules.
-pub const MODULES: &str = "/usr/lib/uml/modules";
-/// The file in the guest's output folder that takes the outcomes.
-pub const RESULTS: &str = "results.jsonl";
-/// The last line of the results: whoever does not find it has not got them all.
-pub const END: &str = "END";
-
-/// Why this machine cannot boot a guest.
-pub fn missing() -> Option<String> {
-    if kernel().is_none() {
-        return Some("apt-get install user-mode-linux, or set UVTI_TEST_UML to its kernel".to_owned());
-    }
-    for program in ["ip", "modprobe"] {
-        if find(program).is_none() {
-            return Some(format!("apt-get install iproute2 kmod: no `{program}`"));
-        }
-    }
-    None
-}
+pub use uvti::uml::missing;
 
 /// A group of cases for one guest.
 #[derive(Clone, Debug)]
@@ -45,182 +23,21 @@ pub struct Group<'a> {
 
 /// Boots a guest, lets it run the group, and returns the outcome of each case.
 ///
-/// On any trouble the guest's console log is kept, and the error names it.
+/// On any trouble the guest's console log is kept, and the error or the screen names it.
 pub fn run(group: &Group<'_>) -> Result<Vec<Outcome>> {
-    let work = WorkDir::new()?;
-    let outcomes = boot(group, &work.path).and_then(|()| read_results(&work.path.join(RESULTS)));
-    let kernel_trouble = console_trouble(&work.console());
-    match (outcomes, kernel_trouble) {
-        (Ok(outcomes), None) => {
-            if outcomes.iter().any(|outcome| !outcome.failures.is_empty()) {
-                let kept = work.keep_console();
-                crate::require::say(&format!("{}: the guest's console: {}", group.name, kept.display()));
-            }
-            Ok(outcomes)
-        }
-        (Ok(_), Some(line)) => {
-            bail!("the guest's kernel complains: {line} ({})", work.keep_console().display())
-        }
-        (Err(error), _) => {
-            let tail = tail(&work.console(), 40);
-            Err(error.context(format!(
-                "group {}: console {}:\n{tail}",
-                group.name,
-                work.keep_console().display()
-            )))
-        }
-    }
-}
-
-fn boot(group: &Group<'_>, work: &Path) -> Result<()> {
-    let kernel = kernel().context("no User-Mode Linux")?;
-    let console = File::create(work.join("console"))?;
-    let mut command = Command::new(kernel);
-    command
-        .arg(format!("mem={MEMORY}M"))
-        .args(["rootfstype=hostfs", "rootflags=/", "ro", "quiet", "loglevel=4"])
-        .args(["con=null", "con0=null,fd:1", "console=tty0"])
-        .arg(format!("uml_dir={}/", work.display()))
-        .arg("umid=guest")
-        .arg(format!("init={}", group.guest.display()))
-        // What the kernel does not know becomes the environment of process 1.
-        .args(["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR=/run", "RUST_BACKTRACE=1"])
-        .arg(format!("UVTI_GROUP={}", group.name))
-        .arg(format!("UVTI_PROGRAM={}", group.uvti.display()))
-        .arg(format!("UVTI_OUTPUT={}", work.display()))
-        .env("TMPDIR", memory_dir(work))
-        .env("HOME", work)
-        .stdin(Stdio::null())
-        .stdout(console.try_clone()?)
-        .stderr(console);
+    let mut environment =
+        vec![("UVTI_GROUP", group.name.to_owned()), ("UVTI_PROGRAM", group.uvti.display().to_string())];
     for name in ["UVTI_ONLY", "UVTI_RECORD"] {
-        if let Ok(value) = std::env::var(name) {
-            command.arg(format!("{name}={value}"));
-        }
+        environment.extend(std::env::var(name).ok().map(|value| (name, value)));
     }
-    let mut guest = Guest(command.spawn().context("cannot start User-Mode Linux")?);
-    let end = Instant::now() + group.limit;
-    while guest.0.try_wait()?.is_none() {
-        if Instant::now() > end {
-            bail!("the guest did not finish within {:?}", group.limit);
-        }
-        std::thread::sleep(Duration::from_millis(20));
+    let guest = Guest { program: group.guest, arguments: &[], environment: &environment, limit: group.limit };
+    let finished =
+        uvti::uml::run(&guest, WorkDir::new()?).with_context(|| format!("group {}", group.name))?;
+    let read = |line: &String| serde_json::from_str(line).with_context(|| format!("not a result: {line}"));
+    let outcomes: Vec<Outcome> = finished.lines.iter().map(read).collect::<Result<_>>()?;
+    if outcomes.iter().any(|outcome| !outcome.failures.is_empty()) {
+        let kept = finished.keep_console();
+        crate::require::say(&format!("{}: the guest's console: {}", group.name, kept.display()));
     }
-    Ok(())
-}
-
-/// The guest's process; killed, with the helper processes it leads, when the test ends early.
-struct Guest(Child);
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        // The helpers are traced children of the first process: they die with it.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A folder of one guest, removed afterwards.
-struct WorkDir {
-    path: PathBuf,
-}
-
-impl WorkDir {
-    fn new() -> Result<WorkDir> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("uvti-uml-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(WorkDir { path })
-    }
-
-    fn console(&self) -> String {
-        fs::read(self.path.join("console")).map_or_else(
-            |error| format!("no console: {error}"),
-            |bytes| String::from_utf8_lossy(&bytes).into_owned(),
-        )
-    }
-
-    /// Copies the console out of the folder, which will be removed.
-    fn keep_console(&self) -> PathBuf {
-        let kept = self.path.with_extension("console");
-        let _ = fs::copy(self.path.join("console"), &kept);
-        kept
-    }
-}
-
-impl Drop for WorkDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
-    }
-}
-
-/// Where the guest's memory goes: the host's shared memory when it has room, otherwise the work folder.
-fn memory_dir(work: &Path) -> PathBuf {
-    let shm = Path::new("/dev/shm");
-    match rustix::fs::statvfs(shm) {
-        Ok(stat) if stat.f_bavail * stat.f_frsize > MEMORY << 20 => shm.to_owned(),
-        _ => work.to_owned(),
-    }
-}
-
-fn read_results(path: &Path) -> Result<Vec<Outcome>> {
-    let text = fs::read_to_string(path).context("the guest wrote no results")?;
-    let mut lines: Vec<&str> = text.lines().collect();
-    if lines.pop() != Some(END) {
-        bail!("the guest stopped early; it wrote:\n{text}");
-    }
-    lines
-        .iter()
-        .map(|line| serde_json::from_str(line).with_context(|| format!("not a result: {line}")))
-        .collect()
-}
-
-fn console_trouble(console: &str) -> Option<String> {
-    let bad =
-        |line: &&str| ["BUG:", "WARNING:", "Oops", "Kernel panic"].iter().any(|word| line.contains(word));
-    console.lines().find(bad).map(str::to_owned)
-}
-
-fn tail(text: &str, lines: usize) -> String {
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
-}
-
-fn kernel() -> Option<PathBuf> {
-    match std::env::var_os("UVTI_TEST_UML") {
-        Some(path) => Some(PathBuf::from(path)).filter(|path| path.is_file()),
-        None => find("linux.uml"),
-    }
-}
-
-/// Looks a program up as a shell does, and in the folders of root.
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':')
-        .chain(["/usr/sbin", "/sbin", "/usr/bin"])
-        .map(|folder| Path::new(folder).join(program))
-        .find(|candidate| candidate.is_file())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn results_without_their_end_are_refused() {
-        let work = WorkDir::new().unwrap();
-        let path = work.path.join(RESULTS);
-        let line = r#"{"case":"a","failures":[],"seen":"","millis":1}"#;
-        fs::write(&path, format!("{line}\n")).unwrap();
-        assert!(read_results(&path).is_err());
-        fs::write(&path, format!("{line}\n{END}\n")).unwrap();
-        assert_eq!(read_results(&path).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_complaint_of_the_kernel_is_found() {
-        assert_eq!(console_trouble("a\nBUG: sleeping\n").as_deref(), Some("BUG: sleeping"));
-        assert_eq!(console_trouble("all quiet"), None);
-    }
+    Ok(outcomes)
 }

@@ -2,36 +2,36 @@
 
 /// A word and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Word {
-    pub(super) text: String,
+pub(crate) struct Word {
+    pub(crate) text: String,
     /// Line in the file, from 1.
-    pub(super) line: usize,
+    pub(crate) line: usize,
     /// Character in the line, from 1.
-    pub(super) column: usize,
+    pub(crate) column: usize,
 }
 
 /// A command of a batch file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Command {
+pub(crate) struct Command {
     /// Its last line, from 1: the one that iproute2 names.
-    pub(super) number: usize,
-    pub(super) words: Vec<Word>,
+    pub(crate) number: usize,
+    pub(crate) words: Vec<Word>,
     /// Where it ends, for what is missing there: line and column.
-    pub(super) end: (usize, usize),
+    pub(crate) end: (usize, usize),
     /// Why its words could not be told apart, and where.
-    pub(super) broken: Option<(&'static str, usize, usize)>,
+    pub(crate) broken: Option<(&'static str, usize, usize)>,
 }
 
 const UNTERMINATED: &str = "Unterminated quoted string";
 /// The file ends where a line should go on: iproute2 says so and leaves that line out.
-pub(super) const UNFINISHED: &str = "Missing continuation line";
+pub(crate) const UNFINISHED: &str = "Missing continuation line";
 const TOO_MANY: &str = "Too many arguments to command";
 
 /// Most words in a line of a batch file.
 const MAX_WORDS: usize = 99;
 
 /// The commands of a file; empty lines are left out.
-pub(super) fn commands(text: &str) -> Vec<Command> {
+pub(crate) fn commands(text: &str) -> Vec<Command> {
     let mut all = Vec::new();
     let mut lines = text.split_inclusive('\n').enumerate().peekable();
     while let Some((n, line)) = lines.next() {

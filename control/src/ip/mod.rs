@@ -6,7 +6,7 @@ pub mod batch;
 pub mod difference;
 mod dsfield;
 mod execute;
-mod lines;
+pub(crate) mod lines;
 mod listing;
 mod merge;
 mod names;

@@ -1,5 +1,7 @@
-//! The host around the dataplane: routes, links and namespaces by netlink, and ICMP.
+//! The host around the dataplane: routes, links and namespaces by netlink, ICMP, and packets past the IP stack.
 
 pub mod icmp;
 pub mod netlink;
 pub mod netns;
+pub mod packet;
+pub mod tap;

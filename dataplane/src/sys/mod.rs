@@ -5,6 +5,7 @@
 pub(crate) mod cmsg;
 pub(crate) mod mmsg;
 pub(crate) mod ns;
+pub(crate) mod packet;
 pub(crate) mod sockopt;
 pub(crate) mod tun;
 

@@ -1,9 +1,11 @@
-//! The program with a fault planted in its first worker: `UVTI_MUTANT` says which. `uvti check` must find and name it.
+//! The program with a fault planted in its first worker: `UVTI_MUTANT` says which. `uvti check` must find and
+//! name a loss, `uvti compare` a changed order of checks.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use uvti_core::packet::Buf;
-use uvti_core::vti::TxSlot;
+use uvti_core::reason::Reason;
+use uvti_core::vti::{TxSlot, TxVerdict};
 use uvti_dataplane::io::tun::FromHost;
 use uvti_dataplane::worker::tamper::Tamper;
 
@@ -29,6 +31,9 @@ impl Tamper for Planted {
         if self.now("lose-after-decision", !burst.is_empty()) {
             burst.pop();
         }
+        if self.0 == "number-before-size" {
+            burst.iter_mut().for_each(number_before_size);
+        }
     }
 
     fn booked(&mut self, n: u64) -> u64 {
@@ -39,6 +44,16 @@ impl Tamper for Planted {
         if self.now("lose-a-hop", !packets.is_empty()) {
             packets.pop();
         }
+    }
+}
+
+/// The two checks in the wrong order. Order shows only where both fail: then the second one's reason is given.
+fn number_before_size(slot: &mut TxSlot) {
+    if let TxVerdict::Drop(drop) = &mut slot.verdict
+        && drop.reason == Reason::TxTooBig
+        && drop.sa.as_ref().is_some_and(|sa| sa.run.out.available() == 0)
+    {
+        drop.reason = Reason::TxSeqOverflow;
     }
 }
 

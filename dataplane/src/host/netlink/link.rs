@@ -115,6 +115,15 @@ impl Netlink {
         self.change(Message::SetLink(message), 0, &what)
     }
 
+    /// Takes a link's multicast flag away.
+    pub fn clear_multicast(&mut self, index: u32) -> Result<(), NetlinkError> {
+        let mut message = indexed(index);
+        message.header.change_mask = LinkFlags::Multicast;
+        message.header.flags = LinkFlags::empty();
+        let what = format!("clearing the multicast flag of link number {index}");
+        self.change(Message::SetLink(message), 0, &what)
+    }
+
     /// Sets a link's MTU, bytes.
     pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), NetlinkError> {
         let mut message = indexed(index);
@@ -151,7 +160,7 @@ impl Netlink {
     }
 }
 
-fn indexed(index: u32) -> LinkMessage {
+pub(super) fn indexed(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message

@@ -4,6 +4,7 @@ mod address;
 mod events;
 mod link;
 mod route;
+mod stats;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,7 @@ pub use events::{Changes, Events};
 pub use link::Link;
 pub use route::{OuterRoute, RouteError, RouteKind, RouteSpec, Scope};
 
+use link::indexed;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };

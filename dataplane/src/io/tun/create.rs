@@ -10,6 +10,8 @@ use tun_tap::{Iface, Mode};
 
 /// Longest interface name, bytes. kernel: include/uapi/linux/if.h IFNAMSIZ, less the final zero
 const NAME_MAX: usize = 15;
+/// Less than the 1280 bytes of RFC 8200 §5.
+const TOO_SMALL_FOR_IPV6: u32 = 1000;
 /// `link/ipip`, as a kernel VTI has. kernel: include/uapi/linux/if_arp.h ARPHRD_TUNNEL
 ///
 /// It also keeps IPv6 from configuring the device by itself: a fresh TUN sends router solicitations.
@@ -149,7 +151,10 @@ fn dress(
         // EBUSY if it is up: a device made by somebody else. Its routes matter more than its looks.
         match sys::tun::set_link_type(fd, LINK_TYPE) {
             Err(Errno::BUSY) => tracing::warn!(name, "is up already and keeps its link type"),
-            result => result.map_err(fail("setting the link type"))?,
+            result => {
+                result.map_err(fail("setting the link type"))?;
+                leave_all_routers(netlink, link.index)?;
+            }
         }
     }
     sys::tun::set_persistent(fd, options.persistent).map_err(fail("making it persistent"))?;
@@ -157,6 +162,16 @@ fn dress(
     netlink.set_txqlen(link.index, options.txqlen)?;
     rustix::io::ioctl_fionbio(fd, true).map_err(fail("making it non-blocking"))?;
     Ok((link.index, got))
+}
+
+/// A kernel VTI is no multicast device. A TUN is one when it is made: with IPv6 forwarding it joins ff02::2 at once,
+/// and the host sends MLD reports into it when it comes up. An MTU too small for IPv6 makes IPv6 forget the device,
+/// and the MTU that is set next makes it begin anew.
+///
+/// kernel: net/ipv6/addrconf.c ipv6_add_dev(), addrconf_notify()
+fn leave_all_routers(netlink: &mut Netlink, index: u32) -> Result<(), NetlinkError> {
+    netlink.clear_multicast(index)?;
+    netlink.set_mtu(index, TOO_SMALL_FOR_IPV6)
 }
 
 /// The meaning of a failed attach.

@@ -1,12 +1,13 @@
 //! What `uvti` prints is what iproute2 and `/proc` print of a kernel VTI with the same configuration and the same
 //! packets, byte for byte; both are in the same guest.
 
-use super::lab::Lab;
-use super::scenarios::{Fault, Step};
+mod lab;
+
 use crate::gateway::Engine;
 use crate::guest::{Results, Setup};
 use crate::outcome::Outcome;
 use anyhow::Result;
+use lab::{Fault, Lab, Step};
 
 /// A tunnel.
 const CONFIG: &[&str] = &[
@@ -181,7 +182,7 @@ const CHANGES: &[(&str, &str)] = &[
 ];
 
 /// The engines one after the other: a namespace each, and a clock that differs by a moment.
-pub fn run(setup: &Setup, results: &mut Results) -> Result<()> {
+pub fn run(setup: &Setup, results: &mut Results<'_>) -> Result<()> {
     // `ip tunnel` asks the fallback device for a tunnel.
     std::fs::write("/proc/sys/net/core/fb_tunnels_only_for_init_net", "0")?;
     let uvti = Engine::Uvti { program: setup.uvti.clone(), workers: 1 };
