@@ -143,8 +143,9 @@ impl Snapshot {
         }
         let run = Arc::new(Runtime::new(spec, cx.now, (cx.random)()));
         let home = home(spec, self.workers);
+        let header = spec.header().map_err(|_| Refusal::errno(Errno::Invalid))?;
         let (selector, number) = (spec.selector(), self.number());
-        self.states.insert(Arc::new(Sa { spec: spec.clone(), selector, crypter, number, home, run }));
+        self.states.insert(Arc::new(Sa { spec: spec.clone(), selector, header, crypter, number, home, run }));
         Ok(())
     }
 
@@ -192,6 +193,7 @@ impl Snapshot {
         }
         let sa = Sa {
             selector: new.selector(),
+            header: new.header().map_err(|_| Refusal::errno(Errno::Invalid))?,
             spec: new,
             crypter: old.crypter.clone(),
             number: old.number,

@@ -22,6 +22,8 @@ pub(super) struct Memory<K, V> {
     hasher: RandomState,
 }
 
+/// Two cache lines, if the value is small enough.
+#[repr(align(128))]
 struct Entry<K, V> {
     key: K,
     value: V,

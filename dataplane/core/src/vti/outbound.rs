@@ -75,10 +75,14 @@ struct Fate {
     /// Whether its SA had reached a soft limit then.
     dying: bool,
     /// Deaths that had been seen when it was decided.
-    deaths: u64,
+    deaths: u32,
     /// The burst that it was used in last, and where its SA is among the lanes of that burst.
-    lane: (u64, usize),
+    burst: u64,
+    lane: u32,
 }
+
+/// A flow that has no lane in this burst.
+const NO_LANE: u32 = u32::MAX;
 
 /// The packets of one SA.
 struct Lane {
@@ -103,7 +107,7 @@ pub struct Transmitter {
     lane_hints: LaneHints,
     burst: u64,
     /// SAs that reached a limit.
-    deaths: u64,
+    deaths: u32,
     acquires: Vec<Acquire>,
 }
 
@@ -172,7 +176,7 @@ impl Transmitter {
                     self.acquires.push(acquire);
                 }
                 let dying = result.as_ref().is_ok_and(|decision| decision.sa.run.dying());
-                let fate = Fate { result, dying, deaths: self.deaths, lane: (self.burst, usize::MAX) };
+                let fate = Fate { result, dying, deaths: self.deaths, burst: self.burst, lane: NO_LANE };
                 self.flows.put(key, fate, stale)
             }
         }
@@ -183,7 +187,7 @@ impl Transmitter {
         fate.deaths == self.deaths
             && match &fate.result {
                 Ok(decision) => decision.sa.run.alive() && decision.sa.run.dying() == fate.dying,
-                Err(_) => fate.lane.0 == self.burst,
+                Err(_) => fate.burst == self.burst,
             }
     }
 
@@ -210,15 +214,15 @@ impl Transmitter {
         } else if let Err(drop) = check_packet(tables, device, decision, &inner, slot.buf.bytes()) {
             slot.verdict = TxVerdict::Drop(drop);
         } else {
-            if fate.lane.0 != self.burst || fate.lane.1 == usize::MAX {
-                fate.lane =
-                    (self.burst, lane_of(&mut self.lanes, &mut self.lane_hints, self.burst, &decision.sa));
+            if fate.burst != self.burst || fate.lane == NO_LANE {
+                fate.burst = self.burst;
+                fate.lane = lane_of(&mut self.lanes, &mut self.lane_hints, self.burst, &decision.sa);
             }
-            let lane = &mut self.lanes[fate.lane.1];
+            let lane = &mut self.lanes[fate.lane as usize];
             // One that is dying goes on with this packet; the next may find a better one.
             decision.sa.wear(lane.packets, lane.bytes);
             if let Err(reason) = lane.admit(slot.len as u64) {
-                self.deaths += u64::from(reason == Reason::TxSaExpired);
+                self.deaths += u32::from(reason == Reason::TxSaExpired);
                 slot.verdict = TxVerdict::Drop(decision.refuse(reason, 0));
             }
         }
@@ -227,10 +231,10 @@ impl Transmitter {
     /// Takes the next number of the packet's SA and builds the outer packet.
     #[inline]
     fn seal(&mut self, slot: &mut TxSlot, now: u64) {
-        let Some(Fate { result: Ok(decision), lane: (_, at), .. }) = self.flows.get(slot.flow.0) else {
+        let Some(Fate { result: Ok(decision), lane, .. }) = self.flows.get(slot.flow.0) else {
             return;
         };
-        let (Some(inner), Some(lane)) = (slot.inner, self.lanes.get_mut(*at)) else { return };
+        let (Some(inner), Some(lane)) = (slot.inner, self.lanes.get_mut(*lane as usize)) else { return };
         let sealed = match lane.numbers.as_mut().and_then(Iterator::next) {
             Some(seq) => {
                 decision.policy.touch(now);
@@ -285,7 +289,7 @@ impl Lane {
 }
 
 /// For each value of an SA number's low bits: the last burst in which an SA with them got a lane, and which.
-struct LaneHints([(u64, usize); 128]);
+struct LaneHints([(u64, u32); 128]);
 
 impl Default for LaneHints {
     fn default() -> Self {
@@ -337,18 +341,19 @@ pub(super) fn check_sa(sa: &Sa, packets: u64, bytes: u64, numbers: u64) -> Resul
 }
 
 /// The lane of an SA in this burst.
-fn lane_of(lanes: &mut Vec<Lane>, hints: &mut LaneHints, burst: u64, sa: &Arc<Sa>) -> usize {
+fn lane_of(lanes: &mut Vec<Lane>, hints: &mut LaneHints, burst: u64, sa: &Arc<Sa>) -> u32 {
     let hint = &mut hints.0[sa.number as usize % 128];
     if hint.0 == burst {
         // Mostly it is the one hinted at; else two SAs share their low bits.
-        let same = |at: &usize| lanes[*at].sa.number == sa.number;
-        if let Some(at) = [hint.1].into_iter().chain(0..lanes.len()).find(same) {
+        let same = |at: &u32| lanes[*at as usize].sa.number == sa.number;
+        if let Some(at) = [hint.1].into_iter().chain(0..lanes.len() as u32).find(same) {
             return at;
         }
     }
     lanes.push(Lane::new(sa));
-    *hint = (burst, lanes.len() - 1);
-    lanes.len() - 1
+    let at = lanes.len() as u32 - 1;
+    *hint = (burst, at);
+    at
 }
 
 /// The second net against loops: a packet of this tunnel in this tunnel, which no route look-up foresaw.
@@ -403,5 +408,5 @@ pub(super) fn encapsulate(
         id: if df { 0 } else { next_id() },
         flow_label: inner.flow_label,
     };
-    decision.header.push(buf, packet).map_err(|_| Reason::TxNoRoom)
+    sa.header.push(buf, packet).map_err(|_| Reason::TxNoRoom)
 }

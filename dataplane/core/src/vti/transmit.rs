@@ -4,7 +4,7 @@
 //! kernel: net/ipv4/ip_vti.c vti_xmit(), net/xfrm/xfrm_policy.c xfrm_lookup_route()
 
 use crate::device::Device;
-use crate::packet::{Flow, NoRoom, OuterHeader, UdpPorts};
+use crate::packet::{Flow, OuterHeader};
 use crate::reason::Reason;
 use crate::route::{Route, RouteKey};
 use crate::tables::{Acquire, Policy, Resolved, Snapshot};
@@ -22,8 +22,6 @@ pub struct Decision {
     pub route: Route,
     /// The largest inner packet that fits, bytes.
     pub mtu: u32,
-    /// The outer header.
-    pub header: OuterHeader,
     /// What the inner packet is padded to (RFC 4303 §2.7), bytes: as configured, but not beyond the path.
     ///
     /// kernel: net/ipv4/esp4.c esp_output()
@@ -75,8 +73,7 @@ pub fn decide(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Decisio
     check_loop(tables, device, &bundle.sa, route).map_err(refused)?;
     let fits = largest_inner(&bundle.sa, route);
     let (mtu, tfc_len) = (fits.min(device.mtu), fits.min(bundle.sa.spec.tfcpad));
-    let header = outer_header(&bundle.sa).map_err(|_| refused(Reason::TxOuterFamily))?;
-    Ok(Decision { policy: bundle.policy, sa: bundle.sa, route, mtu, header, tfc_len })
+    Ok(Decision { policy: bundle.policy, sa: bundle.sa, route, mtu, tfc_len })
 }
 
 /// What a key manager is to be asked for, after a flow was refused: the SA that was not there, unless it was asked for
@@ -233,11 +230,6 @@ pub fn outer_flow(sa: &Sa) -> Flow {
         None => (crate::packet::proto::ESP, 0, 0),
     };
     Flow { src: sa.spec.src, dst: sa.spec.dst, proto, sport, dport }
-}
-
-fn outer_header(sa: &Sa) -> Result<OuterHeader, NoRoom> {
-    let ports = sa.spec.encap.map(|e| UdpPorts { src: e.sport, dst: e.dport });
-    OuterHeader::new(sa.spec.src, sa.spec.dst, ports)
 }
 
 /// The largest inner packet that fits the path after ESP and the outer header, bytes.

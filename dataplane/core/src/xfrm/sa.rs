@@ -2,6 +2,7 @@
 
 use super::{ExtraFlags, Lifetime, ReplayCounters, Selector, StateFlags, StateInfo, StateSpec, StateStats};
 use crate::esp::{Crypter, OutSeq, Replay};
+use crate::packet::{NoRoom, OuterHeader, UdpPorts};
 use crate::reason::SaStat;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
@@ -13,6 +14,8 @@ pub struct Sa {
     pub spec: StateSpec,
     /// The selector in force.
     pub selector: Selector,
+    /// What goes in front of its packets when it sends.
+    pub header: OuterHeader,
     /// Keyed algorithms.
     pub crypter: Arc<Crypter>,
     /// Order of creation: among equals the newest is chosen, and lists are newest first.
@@ -166,6 +169,14 @@ impl Runtime {
             replay: self.replay.load(Relaxed),
             integrity_failed: self.integrity_failed.load(Relaxed),
         }
+    }
+}
+
+impl StateSpec {
+    /// The outer header of its packets. The endpoints must be of one family.
+    pub fn header(&self) -> Result<OuterHeader, NoRoom> {
+        let ports = self.encap.map(|e| UdpPorts { src: e.sport, dst: e.dport });
+        OuterHeader::new(self.src, self.dst, ports)
     }
 }
 
