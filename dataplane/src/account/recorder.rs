@@ -172,8 +172,7 @@ impl Ring {
 #[derive(Debug)]
 pub struct Recorder {
     tape: Arc<Tape>,
-    /// By reason: packets recorded or skipped. Not in the worker itself, whose stack frame half a kilobyte more makes
-    /// slower by a tenth.
+    /// By reason: packets recorded or skipped.
     wanted: Box<[u64; Reason::COUNT]>,
     /// A bit for each reason that this burst has recorded.
     burst: u128,

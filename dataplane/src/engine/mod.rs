@@ -149,7 +149,7 @@ impl Engine {
         {
             let (messages, messages_in) = unbounded();
             let gauges = Arc::new(Gauges::new(workers));
-            let worker = Worker::new(Parts {
+            let worker = Box::new(Worker::new(Parts {
                 id: i as u16,
                 tables: tables.clone(),
                 flip: flips[i].clone(),
@@ -163,7 +163,7 @@ impl Engine {
                 tamper: tamper(),
                 account,
                 gauges: gauges.clone(),
-            })?;
+            })?);
             let thread = std::thread::Builder::new().name(format!("uvti-{i}")).spawn(move || worker.run())?;
             handles.push(Handle {
                 messages,

@@ -116,10 +116,12 @@ impl Inner {
     }
 }
 
+#[inline]
 fn be16(b: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*b.get(at..)?.first_chunk()?))
 }
 
+#[inline]
 fn dissect4(b: &[u8]) -> Result<Inner, NotIp> {
     let h: &[u8; 20] = b.first_chunk().ok_or(NotIp::Runt)?;
     let payload = usize::from(h[0] & 15) * 4;
@@ -187,10 +189,21 @@ fn upper_layer(b: &[u8], first: u8) -> Upper {
     }
 }
 
-/// What selectors call ports, for protocols that have something like it.
+/// What selectors call ports.
+#[inline]
 fn ports(protocol: u8, b: &[u8], at: usize) -> (u16, u16) {
+    if !matches!(protocol, proto::TCP | proto::UDP | proto::SCTP | proto::DCCP) {
+        return like_ports(protocol, b, at);
+    }
+    let Some([s0, s1, d0, d1]) = b.get(at..).and_then(|b| b.first_chunk()) else {
+        return (0, 0);
+    };
+    (u16::from_be_bytes([*s0, *s1]), u16::from_be_bytes([*d0, *d1]))
+}
+
+/// What stands for ports in protocols that have something like it.
+fn like_ports(protocol: u8, b: &[u8], at: usize) -> (u16, u16) {
     let pair = match protocol {
-        proto::TCP | proto::UDP | proto::SCTP | proto::DCCP => be16(b, at).zip(be16(b, at + 2)),
         proto::ICMP | proto::ICMPV6 => {
             b.get(at).zip(b.get(at + 1)).map(|(kind, code)| (u16::from(*kind), u16::from(*code)))
         }
