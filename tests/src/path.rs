@@ -15,6 +15,8 @@ use uvti_core::xfrm::Spi;
 pub const LEFT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 /// Outer address of the right gateway.
 pub const RIGHT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+/// The two where the outer packets are IPv6.
+const OUTER6: [&str; 2] = ["2001:db8:1::1", "2001:db8:2::2"];
 /// SPI of what the left gateway sends.
 pub const SPI_LEFT: Spi = Spi(0x100);
 /// SPI of what the right gateway sends.
@@ -33,10 +35,19 @@ pub struct Plan<'a> {
     pub algorithms: [String; 2],
     /// More words of both states (`encap …`).
     pub words: &'a str,
+    /// The outer packets are IPv6: a vti6.
+    pub outer6: bool,
     /// MTU of the link between router and right gateway.
     pub right_mtu: u32,
     /// More flags of `uvti run` on the left.
     pub flags: &'a [&'a str],
+}
+
+impl Plan<'_> {
+    /// Bare ESP over IPv4, with these algorithms, on links of that MTU.
+    pub fn bare(algorithms: [String; 2], right_mtu: u32) -> Plan<'static> {
+        Plan { algorithms, words: "", outer6: false, right_mtu, flags: &[] }
+    }
 }
 
 /// The namespaces, up.
@@ -79,6 +90,19 @@ impl Path {
             "route add default via 203.0.113.254",
         ])?;
         right.ip(&[&mtu("wan")])?;
+        if plan.outer6 {
+            router.sysctl("net/ipv6/conf/all/forwarding", "1")?;
+            for (space, dev, address) in [
+                (&router, "left", "2001:db8:1::254"),
+                (&router, "right", "2001:db8:2::254"),
+                (&left, "wan", OUTER6[0]),
+                (&right, "wan", OUTER6[1]),
+            ] {
+                space.ip(&[&format!("addr add {address}/64 dev {dev} nodad")])?;
+            }
+            left.ip(&["route add default via 2001:db8:1::254"])?;
+            right.ip(&["route add default via 2001:db8:2::254"])?;
+        }
         prepare(&left)?;
         let engine = Engine::Uvti { program, workers: 1 };
         let right = Gateway::start(right, engine.clone(), &lines(plan, 1))?;
@@ -156,20 +180,25 @@ impl Flow {
 }
 
 fn lines(plan: &Plan<'_>, own: usize) -> Vec<String> {
-    let outer = [LEFT, RIGHT];
-    let (local, remote) = (outer[own], outer[1 - own]);
-    let ends = |from: Ipv4Addr, to: Ipv4Addr| format!("src {from} dst {to}");
+    let outer = if plan.outer6 { OUTER6.map(str::to_owned) } else { [LEFT, RIGHT].map(|a| a.to_string()) };
+    let kind = if plan.outer6 { "vti6" } else { "vti" };
+    let ends = |from: usize| format!("src {} dst {}", outer[from], outer[1 - from]);
     let state = |from: usize, spi: Spi| {
-        let (ends, algorithms, words) =
-            (ends(outer[from], outer[1 - from]), &plan.algorithms[from], plan.words);
+        let (ends, algorithms, words) = (ends(from), &plan.algorithms[from], plan.words);
+        // Without it an SA between IPv6 addresses is for IPv6 inside.
+        let words = if plan.outer6 { "flag af-unspec" } else { words };
         format!("xfrm state add {ends} proto esp spi {:#x} mode tunnel {algorithms} {words}", spi.0)
     };
+    let policy = |dir: &str, from: usize| {
+        let any = "src 0.0.0.0/0 dst 0.0.0.0/0";
+        format!("xfrm policy add {any} dir {dir} mark 1 tmpl {} proto esp mode tunnel", ends(from))
+    };
     vec![
-        format!("link add vti0 type vti local {local} remote {remote} key 1"),
+        format!("link add vti0 type {kind} local {} remote {} key 1", outer[own], outer[1 - own]),
         state(0, SPI_LEFT),
         state(1, SPI_RIGHT),
-        format!("xfrm policy add dir out mark 1 tmpl {} proto esp mode tunnel", ends(local, remote)),
-        format!("xfrm policy add dir in mark 1 tmpl {} proto esp mode tunnel", ends(remote, local)),
+        policy("out", own),
+        policy("in", 1 - own),
         format!("addr add {}/24 dev vti0", INNER[own]),
         "link set vti0 mtu 1480 up".to_owned(),
     ]

@@ -14,7 +14,7 @@ const UVTI: &str = env!("CARGO_BIN_EXE_uvti-under-test");
 
 fn build(keys: &[Key; 2], words: &str) -> Path {
     let algorithms = [keys[0].ip_words(), keys[1].ip_words()];
-    let plan = Plan { algorithms, words, right_mtu: 1300, flags: &[] };
+    let plan = Plan { words, ..Plan::bare(algorithms, 1300) };
     Path::build(&plan, PathBuf::from(UVTI), |_| Ok(())).unwrap()
 }
 

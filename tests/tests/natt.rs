@@ -18,7 +18,7 @@ const NATT: u16 = 4500;
 
 fn plan<'a>(flags: &'a [&'a str]) -> Plan<'a> {
     let algorithms = Suite::Gcm128.keys().map(|key| key.ip_words());
-    Plan { algorithms, words: "encap espinudp 4500 4500 0.0.0.0", right_mtu: 1500, flags }
+    Plan { words: "encap espinudp 4500 4500 0.0.0.0", flags, ..Plan::bare(algorithms, 1500) }
 }
 
 fn ends(path: &Path) -> [End<'_>; 2] {

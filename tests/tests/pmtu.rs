@@ -49,7 +49,7 @@ fn a_routers_mtu_is_learned_and_told_to_senders() {
     if !have("a_routers_mtu_is_learned_and_told_to_senders", Need::Netns) {
         return;
     }
-    let path = build(&Plan { algorithms: gcm(), words: "", right_mtu: 1300, flags: &[] }, |_| Ok(()));
+    let path = build(&Plan::bare(gcm(), 1300), |_| Ok(()));
     let route = host_route(&path);
     let flow = Flow::open(&path, Ipv4PathMtuDiscovery::DO).unwrap();
     assert_eq!(path.ledger().unwrap()["path"]["source"], "device");
@@ -69,12 +69,33 @@ fn a_routers_mtu_is_learned_and_told_to_senders() {
     path.left.check().unwrap();
 }
 
+/// The same over IPv6: the router says packet-too-big.
+#[test]
+fn a_vti6_learns_too() {
+    if !have("a_vti6_learns_too", Need::Netns) {
+        return;
+    }
+    let path = build(&Plan { outer6: true, ..Plan::bare(gcm(), 1300) }, |_| Ok(()));
+    let flow = Flow::open(&path, Ipv4PathMtuDiscovery::DO).unwrap();
+    assert_eq!(path.ledger().unwrap()["path"]["largest_inner"], 1426);
+    flow.send(1400).unwrap();
+    let ledger = path.wait_for_ledger(|l| l["path"]["source"]["learned"].is_object()).unwrap();
+    assert_eq!((mtu_of(&ledger), ledger["path"]["largest_inner"].as_u64()), (1300, Some(1226)));
+    flow.send(1400).unwrap();
+    flow.wait_for_path_mtu(1226).unwrap();
+    flow.send(1226).unwrap();
+    assert_eq!(flow.receive().unwrap(), 1226);
+    let left = &path.left.namespace;
+    let route = left.command(File::new("ip"), &["route", "get", "2001:db8:2::2"], "").unwrap();
+    assert!(!route.contains("mtu"), "{route}");
+}
+
 #[test]
 fn a_forger_who_knows_no_spi_changes_nothing() {
     if !have("a_forger_who_knows_no_spi_changes_nothing", Need::Netns) {
         return;
     }
-    let path = build(&Plan { algorithms: gcm(), words: "", right_mtu: 1500, flags: &[] }, |_| Ok(()));
+    let path = build(&Plan::bare(gcm(), 1500), |_| Ok(()));
     let route = host_route(&path);
     report(&path, 0x666, 600);
     // Who reads the second has read the first.
@@ -95,7 +116,7 @@ fn what_was_learned_is_forgotten_after_the_hosts_time() {
         return;
     }
     let soon = |left: &Namespace| left.sysctl("net/ipv4/route/mtu_expires", "2");
-    let path = build(&Plan { algorithms: gcm(), words: "", right_mtu: 1500, flags: &[] }, soon);
+    let path = build(&Plan::bare(gcm(), 1500), soon);
     report(&path, SPI_LEFT.0, 1290);
     path.wait_for_ledger(|l| mtu_of(l) == 1290).unwrap();
     let ledger = path.wait_for_ledger(|l| mtu_of(l) != 1290).unwrap();
@@ -128,7 +149,7 @@ fn the_ledger_is_what_passes() {
             Some(mtu) => left.ip(&[&format!("route change default via 198.51.100.254 mtu {mtu}")]),
             None => Ok(()),
         };
-        let plan = Plan { algorithms: [algorithms.clone(), algorithms], words, right_mtu: 1500, flags: &[] };
+        let plan = Plan { words, ..Plan::bare([algorithms.clone(), algorithms], 1500) };
         let path = build(&plan, narrow);
         let ledger = path.ledger().unwrap();
         assert_eq!(ledger["path"]["largest_inner"].as_u64(), Some(largest), "{case}");
