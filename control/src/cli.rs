@@ -3,7 +3,7 @@
 use crate::breakdown::By;
 use crate::client::{Client, ClientError};
 use crate::protocol::Namespace;
-use crate::{compare, demo, drops, expect, explain, inject, ip, run, sysctl, views};
+use crate::{compare, demo, drops, expect, explain, inject, ip, mtu, run, sysctl, views};
 use clap::{Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -82,6 +82,8 @@ enum Command {
     /// What would become of a packet, check by check, and what would repair it: 0 it passes, 1 it is dropped, 2 nobody
     /// can tell.
     Explain(explain::Args),
+    /// Where the bytes of each path's MTU go: headers, algorithms, and the largest inner packet and TCP segment that pass.
+    Mtu(mtu::Args),
     /// Read and set the sysctls that the dataplane goes by: the host's where it has them, else uvti's own.
     Sysctl(sysctl::Args),
     /// The last dropped packets of each reason, with their SA and policy; or when packets were dropped.
@@ -123,6 +125,7 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
         Command::Check { json } => finish(ask(control, |c| views::check(c, json))),
         Command::Inject(args) => finish(inject::run(args, control)),
         Command::Explain(args) => explain::run(&args, control),
+        Command::Mtu(args) => finish(ask(control, |c| mtu::run(c, &args))),
         Command::Sysctl(args) => finish(ask_sysctl(control, &args)),
         Command::Drops(args) => finish(
             Client::connect(control, &Namespace::Own)

@@ -19,6 +19,7 @@ use uvti_core::device::LinkInfo;
 use uvti_core::reason::{LinkStats, Mib};
 use uvti_core::tables::{Op, Refusal};
 use uvti_core::vti::explain::Explanation;
+use uvti_core::vti::ledger::Ledger;
 use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo};
 pub use uvti_dataplane::engine::Queue;
 use uvti_dataplane::inject::{Fault, Injected};
@@ -87,6 +88,8 @@ pub enum Request {
     Recorded(DropsQuery),
     /// How many packets each reason dropped, over the last minutes.
     DropHistory,
+    /// Where the bytes of each path's MTU go.
+    Mtu,
 }
 
 /// The answer to a [`Request`].
@@ -135,6 +138,8 @@ pub enum Response {
     Recorded(DropsPage),
     /// To `DropHistory`.
     DropHistory(DropHistory),
+    /// To `Mtu`.
+    Mtu(Vec<Ledger>),
     /// The request was not understood or could not be answered.
     Error(String),
 }

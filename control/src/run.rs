@@ -16,14 +16,16 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 use uvti_core::tables::Op;
 use uvti_dataplane::account::{DEFAULT_RECORDS, DEFAULT_ROWS};
 use uvti_dataplane::engine::{Backend, Config, Engine, SystemHost};
 use uvti_dataplane::host::netlink::Events;
+use uvti_dataplane::host::pmtu::Listener;
 use uvti_dataplane::inject::{Hooks, Injector};
 use uvti_dataplane::io::Underlay;
 use uvti_dataplane::io::tun::Offloads;
-use uvti_dataplane::io::underlay::{SendPorts, SocketUnderlay};
+use uvti_dataplane::io::underlay::{PortUse, SendPorts, SocketUnderlay};
 use uvti_dataplane::worker::tamper::Tamper;
 
 /// How the dataplane runs.
@@ -47,6 +49,9 @@ pub(crate) struct Args {
     /// How ESP in UDP is sent.
     #[arg(long, value_enum, default_value_t = Wire::Exact)]
     wire: Wire,
+    /// How ESP in UDP is received.
+    #[arg(long, value_enum, default_value_t = NattPort::Own)]
+    natt_port: NattPort,
     /// Leave the devices in place at a clean stop, with the host's routes: the host then drops what goes into them.
     #[arg(long)]
     keep_devices: bool,
@@ -110,6 +115,14 @@ enum Wire {
     Fast,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum NattPort {
+    /// On ports of its own; one that another process has is shared.
+    Own,
+    /// By copies of the ESP that arrives on ports left to an IKE daemon.
+    Shared,
+}
+
 /// `uvti run`.
 pub(crate) fn run<T: Tamper>(
     args: &Args,
@@ -131,6 +144,7 @@ pub(crate) fn run<T: Tamper>(
     }?;
     let text = args.batch.as_deref().map(read).transpose()?;
     let events = Events::subscribe().context("cannot follow the host's routes")?;
+    let listener = Listener::open().context("cannot hear ICMP: root or CAP_NET_RAW is needed")?;
     let (engine, injector) = start(args, tamper)?;
     let service = Arc::new(Service(engine.clone(), injector));
     if let (Some(file), Some(text)) = (&args.batch, &text)
@@ -139,7 +153,7 @@ pub(crate) fn run<T: Tamper>(
         engine.stop();
         return Ok(code);
     }
-    serve(&server, &service, events, &mut signals, args.batch.as_deref())?;
+    serve(&server, &service, (events, listener), &mut signals, args.batch.as_deref())?;
     notify("STOPPING=1");
     engine.stop();
     Ok(ExitCode::SUCCESS)
@@ -154,7 +168,10 @@ fn start<T: Tamper>(args: &Args, tamper: fn() -> T) -> anyhow::Result<(Arc<Engin
     let ports = SendPorts::default();
     let open = |i| {
         // The first worker receives for all: every raw socket would get a copy.
-        let underlay = SocketUnderlay::open(i == 0)?;
+        let underlay = SocketUnderlay::open(i == 0)?.port_use(match args.natt_port {
+            NattPort::Own => PortUse::Own,
+            NattPort::Shared => PortUse::Shared,
+        });
         Ok(match args.wire {
             Wire::Exact => underlay,
             Wire::Fast => underlay.segmented(ports.clone()),
@@ -242,7 +259,7 @@ fn system_ip(words: &[String]) -> Result<(), String> {
 fn serve(
     server: &Server,
     service: &Arc<Service>,
-    events: Events,
+    (events, listener): (Events, Listener),
     signals: &mut Signals,
     batch: Option<&Path>,
 ) -> anyhow::Result<()> {
@@ -251,6 +268,7 @@ fn serve(
     thread::scope(|scope| {
         scope.spawn(|| server.run(&dataplane, &stop));
         scope.spawn(|| upkeep(service, events));
+        scope.spawn(|| listen(service, listener));
         println!("ready");
         let _ = std::io::stdout().flush();
         notify("READY=1");
@@ -276,6 +294,16 @@ fn upkeep(service: &Service, mut events: Events) {
             false
         }
     });
+}
+
+/// What routers report of the paths.
+fn listen(service: &Service, mut listener: Listener) {
+    while !service.0.stopped() {
+        let heard = listener.listen(Duration::from_millis(200), |report| _ = service.0.hear(report));
+        if let Err(error) = heard {
+            tracing::warn!(%error, "cannot hear of path MTUs");
+        }
+    }
 }
 
 fn reload_own(service: &Service, batch: Option<&Path>) {

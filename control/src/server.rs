@@ -18,6 +18,7 @@ use uvti_core::device::LinkInfo;
 use uvti_core::reason::Mib;
 use uvti_core::tables::Op;
 use uvti_core::vti::explain::Explanation;
+use uvti_core::vti::ledger::Ledger;
 use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo};
 use uvti_dataplane::inject::{InjectError, Injector};
 
@@ -71,6 +72,8 @@ pub trait Dataplane: Send + Sync {
     fn recorded(&self, query: &DropsQuery) -> DropsPage;
     /// How many packets each reason dropped, over the last minutes.
     fn drop_history(&self) -> DropHistory;
+    /// Where the bytes of each path's MTU go.
+    fn ledgers(&self) -> Vec<Ledger>;
 }
 
 /// Why the socket could not be bound.
@@ -295,6 +298,7 @@ fn answer(dataplane: &dyn Dataplane, request: Request) -> Response {
         Request::Sysctl { name, value } => Response::Sysctl(dataplane.sysctl(&name, value.as_deref())),
         Request::Recorded(query) => Response::Recorded(dataplane.recorded(&query)),
         Request::DropHistory => Response::DropHistory(dataplane.drop_history()),
+        Request::Mtu => Response::Mtu(dataplane.ledgers()),
     }
 }
 

@@ -14,6 +14,7 @@ use uvti_core::device::{LinkInfo, LinkKind, LinkSpec};
 use uvti_core::reason::{Mib, Reason};
 use uvti_core::tables::Op;
 use uvti_core::vti::explain::Explanation;
+use uvti_core::vti::ledger::Ledger;
 use uvti_core::xfrm::{Action, Direction, PolicyId, PolicyInfo, SaId, StateInfo};
 use uvti_dataplane::account::Cells;
 use uvti_dataplane::engine::{Engine, Identity, Queue, Totals as EngineTotals};
@@ -175,6 +176,10 @@ impl Dataplane for Service {
 
     fn drop_history(&self) -> DropHistory {
         recorded::history(&self.0)
+    }
+
+    fn ledgers(&self) -> Vec<Ledger> {
+        self.0.ledgers()
     }
 }
 

@@ -217,7 +217,7 @@ pub(crate) fn check(client: &mut Client, json: bool) -> Result<(String, bool), C
     Ok((text, fine))
 }
 
-fn pretty(value: &serde_json::Value) -> String {
+pub(crate) fn pretty(value: &serde_json::Value) -> String {
     format!("{value:#}\n")
 }
 

@@ -60,9 +60,21 @@ pub struct Gateway {
 impl Gateway {
     /// Takes a namespace whose interfaces are ready; for uvti starts the dataplane with these lines as its batch.
     pub fn start(namespace: Namespace, engine: Engine, lines: &[String]) -> Result<Gateway> {
+        Self::start_with(namespace, engine, lines, &[])
+    }
+
+    /// The same with more flags for `uvti run`.
+    pub fn start_with(
+        namespace: Namespace,
+        engine: Engine,
+        lines: &[String],
+        flags: &[&str],
+    ) -> Result<Gateway> {
         let daemon = match &engine {
             Engine::Kernel => None,
-            Engine::Uvti { program, workers } => Some(Daemon::start(&namespace, program, *workers, lines)?),
+            Engine::Uvti { program, workers } => {
+                Some(Daemon::start(&namespace, program, *workers, lines, flags)?)
+            }
         };
         let gateway = Gateway { namespace, engine, daemon };
         if gateway.daemon.is_none() {
@@ -84,6 +96,14 @@ impl Gateway {
             Engine::Uvti { program, .. } => {
                 self.namespace.command(program, &[&["ip"][..], words].concat(), "")
             }
+        }
+    }
+
+    /// Runs one `uvti` command, of uvti's own, and returns what it prints.
+    pub fn uvti(&self, words: &[&str]) -> Result<String> {
+        match &self.engine {
+            Engine::Kernel => bail!("the kernel's VTI has no `uvti {}`", words.join(" ")),
+            Engine::Uvti { program, .. } => self.namespace.command(program, words, ""),
         }
     }
 
@@ -139,11 +159,18 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(namespace: &Namespace, program: &Path, workers: usize, lines: &[String]) -> Result<Daemon> {
+    fn start(
+        namespace: &Namespace,
+        program: &Path,
+        workers: usize,
+        lines: &[String],
+        flags: &[&str],
+    ) -> Result<Daemon> {
         let batch = Batch::write(lines)?;
         let child = namespace.run(|| {
             Command::new(program)
                 .args(["run", "--batch", batch.text(), "--workers", &workers.to_string()])
+                .args(flags)
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .spawn()

@@ -18,6 +18,7 @@ pub mod interop;
 pub mod netns;
 pub mod order;
 pub mod outcome;
+pub mod path;
 pub mod require;
 pub mod sys;
 pub mod traffic;

@@ -78,7 +78,7 @@ pub fn packet_losses(socket: &Socket) -> io::Result<u32> {
 }
 
 /// Makes a UDP socket take ESP in UDP: the kernel hands what it receives to the kernel's xfrm.
-pub fn encapsulate_esp(socket: &Socket) -> io::Result<()> {
+pub fn encapsulate_esp(socket: &impl AsRawFd) -> io::Result<()> {
     const UDP_ENCAP: i32 = 100;
     const UDP_ENCAP_ESPINUDP: i32 = 2;
     set(socket, libc::IPPROTO_UDP, UDP_ENCAP, UDP_ENCAP_ESPINUDP)
@@ -90,7 +90,7 @@ pub fn set_dont_fragment(socket: &Socket, df: bool) -> io::Result<()> {
     set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value)
 }
 
-fn set(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
+fn set(socket: &impl AsRawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: the pointer is to an int that outlives the call, and the length is an int's.
     let result = unsafe {
         libc::setsockopt(

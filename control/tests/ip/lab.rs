@@ -196,6 +196,9 @@ impl Dataplane for Lab {
     fn drop_history(&self) -> DropHistory {
         DropHistory::default()
     }
+    fn ledgers(&self) -> Vec<uvti_core::vti::ledger::Ledger> {
+        Vec::new()
+    }
 }
 
 /// The system's `ip` of the lab: it has `lo`, sets links up, and refuses all else with [`SYSTEM`].

@@ -102,7 +102,7 @@ impl Engine {
     }
 
     /// The one root swap. A worker that sleeps is woken, so that it lets go of the old tables, and of deleted keys.
-    fn store(&self, tables: Arc<Snapshot>) {
+    pub(super) fn store(&self, tables: Arc<Snapshot>) {
         self.tables.store(tables);
         self.workers.iter().for_each(|w| w.bell.ring());
     }
@@ -132,7 +132,7 @@ impl Engine {
         self.workers[0].tell(Message::UdpPorts(wanted.iter().copied().collect(), answer));
         state.udp_ports = wanted;
         for (port, error) in failed.recv_timeout(std::time::Duration::from_secs(2)).unwrap_or_default() {
-            tracing::error!(port, %error, "cannot receive ESP in UDP on this port: is an IKE daemon on it?");
+            tracing::error!(port, %error, "cannot receive ESP in UDP on this port");
         }
     }
 
@@ -141,14 +141,10 @@ impl Engine {
         let mut state = self.lock();
         let old = self.tables.load_full();
         let mut tables = (*old).clone();
-        let mut changed = false;
+        let mut changed = tables.learned.expire(self.now());
         let keys: Vec<RouteKey> = old.routes.iter().map(|(k, _)| *k).collect();
         for key in keys {
-            let answer = state.host.route(key).0;
-            if old.routes.find(&key) != Some(&answer) {
-                tables.routes.insert(key, answer);
-                changed = true;
-            }
+            changed |= tables.put_route(key, state.host.route(key).0);
         }
         let settings = sysctl::settings(&mut state, old.settings);
         changed |= settings != old.settings;
@@ -244,7 +240,7 @@ fn learn_route(host: &mut dyn Host, tables: &mut Snapshot, spec: &StateSpec) {
     let Some(sa) = tables.states.named(&spec.id()) else { return };
     let key = route_key(sa);
     if tables.routes.find(&key).is_none() {
-        tables.routes.insert(key, host.route(key).0);
+        tables.put_route(key, host.route(key).0);
     }
 }
 

@@ -4,6 +4,7 @@ mod apply;
 mod check;
 mod host;
 mod monitor;
+mod pmtu;
 mod queues;
 mod sysctl;
 mod system;

@@ -4,4 +4,5 @@ pub mod icmp;
 pub mod netlink;
 pub mod netns;
 pub mod packet;
+pub mod pmtu;
 pub mod tap;

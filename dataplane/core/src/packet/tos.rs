@@ -15,6 +15,15 @@ pub struct Encap {
     pub ecn: bool,
 }
 
+/// Which parts of the outer TOS reach the inner header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decap {
+    /// The DSCP (`flag decap-dscp`).
+    pub dscp: bool,
+    /// Congestion (not `flag noecn`).
+    pub ecn: bool,
+}
+
 /// The outer TOS for an inner one. CE is not copied: it becomes ECT(0).
 ///
 /// kernel: include/net/inet_ecn.h INET_ECN_encapsulate(), net/xfrm/xfrm_output.c xfrm4_tunnel_encap_add()
@@ -31,10 +40,10 @@ pub const fn encap(inner: u8, e: Encap) -> u8 {
 /// The inner TOS after decapsulation: CE on the outer header marks an ECN-capable inner packet, and with
 /// `flag decap-dscp` the outer DSCP wins. CE on a Not-ECT inner packet is ignored, not dropped.
 ///
-/// kernel: net/xfrm/xfrm_input.c ipip_ecn_decapsulate(); RFC 6040 §4.2 would drop
-pub const fn decap(inner: u8, outer: u8, decap_dscp: bool) -> u8 {
-    let tos = if decap_dscp { (outer & !ECN) | (inner & ECN) } else { inner };
-    if outer & ECN == CE && tos & ECN != 0 { tos | CE } else { tos }
+/// kernel: net/xfrm/xfrm_input.c xfrm4_remove_tunnel_encap(), ipip_ecn_decapsulate(); RFC 6040 §4.2 would drop
+pub const fn decap(inner: u8, outer: u8, d: Decap) -> u8 {
+    let tos = if d.dscp { (outer & !ECN) | (inner & ECN) } else { inner };
+    if d.ecn && outer & ECN == CE && tos & ECN != 0 { tos | CE } else { tos }
 }
 
 /// Writes a TOS into an IP packet, keeping an IPv4 header's checksum right. Too short packets stay as they are.
@@ -73,9 +82,12 @@ mod tests {
     /// Measured on Linux 6.1: outer CE marks ECT inner packets and leaves Not-ECT ones alone.
     #[test]
     fn congestion_reaches_the_inner_header() {
-        assert_eq!([0, 1, 2, 3].map(|ecn| decap(0xb8 | ecn, 0x03, false)), [0xb8, 0xbb, 0xbb, 0xbb]);
-        assert_eq!([0, 1, 2].map(|outer| decap(0xba, outer, false)), [0xba; 3]);
-        assert_eq!(decap(0x02, 0xb8, true), 0xba);
+        let usual = Decap { dscp: false, ecn: true };
+        assert_eq!([0, 1, 2, 3].map(|ecn| decap(0xb8 | ecn, 0x03, usual)), [0xb8, 0xbb, 0xbb, 0xbb]);
+        assert_eq!([0, 1, 2].map(|outer| decap(0xba, outer, usual)), [0xba; 3]);
+        assert_eq!(decap(0x02, 0xb8, Decap { dscp: true, ecn: true }), 0xba);
+        assert_eq!(decap(0xb9, 0x03, Decap { dscp: false, ecn: false }), 0xb9);
+        assert_eq!(decap(0xb9, 0x2b, Decap { dscp: true, ecn: false }), 0x29);
     }
 
     #[test]

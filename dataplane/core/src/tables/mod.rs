@@ -4,6 +4,7 @@ mod classifier;
 mod devices;
 mod filter;
 mod larval;
+mod learned;
 mod op;
 mod policies;
 mod prefixes;
@@ -14,6 +15,7 @@ mod states;
 
 pub use devices::Devices;
 pub use larval::{Acquire, Larval, Larvals};
+pub use learned::{Hearsay, Learned, PathMtu};
 pub use op::{Errno, Op, Refusal, StateMatch};
 pub use policies::{HOLD_LIMIT, Policies, Policy};
 pub use settings::Settings;

@@ -1,6 +1,8 @@
 //! The one snapshot that a worker reads, and how an operation turns it into the next.
 
-use super::{Acquire, Devices, Errno, Larval, Op, Policies, Refusal, Settings, Shards, States};
+use super::{
+    Acquire, Devices, Errno, Hearsay, Larval, Learned, Op, Policies, Refusal, Settings, Shards, States,
+};
 use crate::device::{Device, DeviceId};
 use crate::esp::Crypter;
 use crate::route::{Answer, RouteKey};
@@ -20,8 +22,10 @@ pub struct Snapshot {
     pub states: States,
     /// Policies.
     pub policies: Policies,
-    /// Outer routes, as the host answered last.
+    /// Outer routes, as the host answered last, with the path MTUs learned.
     pub routes: Shards<RouteKey, Answer>,
+    /// Path MTUs that routers reported.
+    pub learned: Learned,
     /// How many workers share the SAs.
     pub workers: u16,
     /// Sysctls, and whether somebody listens.
@@ -88,6 +92,32 @@ impl Snapshot {
     /// Removes a state that is dead already (expired), if it is still there.
     pub fn remove_state(&mut self, sa: &Arc<Sa>) {
         self.states.remove(sa);
+    }
+
+    /// Puts the host's answer for a route in place, lowered by what was learned of its path; whether that is news.
+    pub fn put_route(&mut self, key: RouteKey, answer: Answer) -> bool {
+        let answer = self.learned.lower(key.src, key.dst, answer);
+        let news = self.routes.find(&key) != Some(&answer);
+        if news {
+            self.routes.insert(key, answer);
+        }
+        news
+    }
+
+    /// Takes a router's report about the path of a route, which lowers every route between the same ends; whether it
+    /// was taken.
+    pub fn learn(&mut self, key: RouteKey, report: &Hearsay) -> bool {
+        let ends = (key.src, key.dst);
+        let Some(Some(route)) = self.routes.find(&key) else { return false };
+        if !self.learned.take(ends, route.mtu, report) {
+            return false;
+        }
+        let same_path = |(key, _): &(&RouteKey, &Answer)| (key.src, key.dst) == ends;
+        let routes: Vec<_> = self.routes.iter().filter(same_path).map(|(k, a)| (*k, *a)).collect();
+        for (key, answer) in routes {
+            self.put_route(key, answer);
+        }
+        true
     }
 
     /// Makes the larval state of an acquire, unless there is one already.

@@ -332,7 +332,9 @@ pub(super) fn inner_packet(
     if length >= header {
         buf.truncate(length);
     }
-    let marked = tos::decap(inner.tos, outer.tos, sa.spec.flags.has(StateFlags::DECAP_DSCP));
+    let flags = sa.spec.flags;
+    let copy = tos::Decap { dscp: flags.has(StateFlags::DECAP_DSCP), ecn: !flags.has(StateFlags::NOECN) };
+    let marked = tos::decap(inner.tos, outer.tos, copy);
     if marked != inner.tos {
         tos::set(buf.bytes_mut(), marked);
     }

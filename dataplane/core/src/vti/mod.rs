@@ -7,8 +7,10 @@ pub mod explain;
 pub mod held;
 pub mod icmp;
 mod inbound;
+pub mod ledger;
 mod memory;
 mod outbound;
+pub mod pmtu;
 pub mod receive;
 #[doc(hidden)]
 pub mod testing;

@@ -235,7 +235,7 @@ pub fn outer_flow(sa: &Sa) -> Flow {
 /// The largest inner packet that fits the path after ESP and the outer header, bytes.
 ///
 /// kernel: net/xfrm/xfrm_policy.c xfrm_init_pmtu(), net/xfrm/xfrm_state.c __xfrm_state_mtu()
-fn largest_inner(sa: &Sa, route: Route) -> u32 {
+pub(super) fn largest_inner(sa: &Sa, route: Route) -> u32 {
     let header = OuterHeader::len(sa.spec.src, sa.spec.encap.is_some());
     let room = (route.mtu as usize).saturating_sub(header);
     sa.crypter.overhead().largest_inner(room) as u32

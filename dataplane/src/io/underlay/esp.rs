@@ -88,7 +88,7 @@ fn judge_ipip(buf: Buf, datagram: &Datagram<'_>) -> Received {
 }
 
 /// Checks an IPv4 header and reads it; also its length.
-fn strip_ipv4(packet: &[u8]) -> Result<(Outer, usize), Fault> {
+pub(super) fn strip_ipv4(packet: &[u8]) -> Result<(Outer, usize), Fault> {
     let header: &[u8; IPV4_HEADER] = packet.first_chunk().ok_or(Fault::Header)?;
     let header_len = usize::from(header[0] & 0xf) * 4;
     if header[0] >> 4 != 4 || header_len < IPV4_HEADER || header_len > packet.len() {

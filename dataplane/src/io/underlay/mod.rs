@@ -5,13 +5,14 @@ pub mod fault;
 mod intake;
 mod segmented;
 mod send;
+mod shared;
 mod socket;
 #[cfg(test)]
 mod tests;
 mod udp;
 
 pub use segmented::SendPorts;
-pub use socket::SocketUnderlay;
+pub use socket::{PortUse, SocketUnderlay};
 
 use super::{Burst, Outcome, Pool};
 use std::io;
@@ -31,7 +32,7 @@ pub trait Underlay: Send {
     /// Readable while the network has packets for us. They change with the ports bound.
     fn fds(&self) -> Vec<BorrowedFd<'_>>;
 
-    /// Receives ESP in UDP on these ports and no others, on every address. Returns those that could not be bound.
+    /// Receives ESP in UDP on these ports and no others, on every address. Returns those that it could not open.
     fn set_udp_ports(&mut self, ports: &[u16]) -> Vec<(u16, io::Error)>;
 
     /// What the sockets lost and repaired since they were opened.

@@ -3,6 +3,7 @@
 use super::esp::EspSocket;
 use super::segmented::{Segmented, SendPorts};
 use super::send::{RawSender, addresses};
+use super::shared::SharedPort;
 use super::udp::UdpSocket;
 use super::{Losses, Outgoing, Received, Underlay};
 use crate::io::{Burst, Errno, Outcome, Pool};
@@ -20,6 +21,8 @@ pub struct SocketUnderlay {
     receivers: Vec<Source>,
     /// Which receiver is asked first, so that a busy one does not starve the others.
     next: usize,
+    /// How ports are received on.
+    port_use: PortUse,
     /// Losses of ports that have been closed.
     closed: Losses,
 }
@@ -27,6 +30,16 @@ pub struct SocketUnderlay {
 enum Source {
     Esp(EspSocket),
     Udp(UdpSocket),
+    Shared(SharedPort),
+}
+
+/// How ESP in UDP is received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortUse {
+    /// By a port of our own, unless another process holds it.
+    Own,
+    /// By copies of what arrives on a port that is not bound: for an IKE daemon that has it, or is to have it.
+    Shared,
 }
 
 impl SocketUnderlay {
@@ -41,12 +54,25 @@ impl SocketUnderlay {
         }
         let v6 = optional(RawSender::open_v6())?;
         let v4 = RawSender::open_v4()?;
-        Ok(Self { v4, v6, segmented: None, receivers, next: 0, closed: Losses::default() })
+        Ok(Self {
+            v4,
+            v6,
+            segmented: None,
+            receivers,
+            next: 0,
+            port_use: PortUse::Own,
+            closed: Losses::default(),
+        })
     }
 
     /// Sends ESP in UDP by `UDP_SEGMENT`, from the ports that any underlay with the same `ports` receives on.
     pub fn segmented(self, ports: SendPorts) -> Self {
         Self { segmented: Some((Segmented::new(ports.clone()), ports)), ..self }
+    }
+
+    /// Receives ESP in UDP as `port_use` says.
+    pub fn port_use(self, port_use: PortUse) -> Self {
+        Self { port_use, ..self }
     }
 
     /// Receives ESP in UDP on `port`, on every IPv4 address. `AddrInUse` if another process (an IKE daemon) has it.
@@ -64,9 +90,33 @@ impl SocketUnderlay {
         Ok(())
     }
 
-    /// Closes `port`; what waits in it is lost. Whether it was bound.
+    /// Receives the ESP among what arrives on `port`, which is another process's.
+    pub fn share_udp(&mut self, port: u16) -> io::Result<()> {
+        if !self.udp_ports().any(|open| open == port) {
+            self.receivers.push(Source::Shared(SharedPort::open(port)?));
+        }
+        Ok(())
+    }
+
+    fn open_udp(&mut self, port: u16) -> io::Result<()> {
+        if self.port_use == PortUse::Shared {
+            return self.share_udp(port);
+        }
+        match self.bind_udp(port) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                tracing::warn!(
+                    port,
+                    "another process has this UDP port: sharing it, it gets all that arrives"
+                );
+                self.share_udp(port)
+            }
+            bound => bound,
+        }
+    }
+
+    /// Closes `port`; what waits in it is lost. Whether it was open.
     pub fn unbind_udp(&mut self, port: u16) -> bool {
-        let position = self.receivers.iter().position(|r| matches!(r, Source::Udp(u) if u.port() == port));
+        let position = self.receivers.iter().position(|r| r.port() == Some(port));
         let Some(position) = position else { return false };
         let source = self.receivers.remove(position);
         if let Some((_, ports)) = &self.segmented {
@@ -76,12 +126,9 @@ impl SocketUnderlay {
         true
     }
 
-    /// UDP ports bound.
+    /// UDP ports received on.
     pub fn udp_ports(&self) -> impl Iterator<Item = u16> {
-        self.receivers.iter().filter_map(|r| match r {
-            Source::Udp(udp) => Some(udp.port()),
-            Source::Esp(_) => None,
-        })
+        self.receivers.iter().filter_map(Source::port)
     }
 }
 
@@ -95,10 +142,19 @@ fn optional<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 impl Source {
+    fn port(&self) -> Option<u16> {
+        match self {
+            Source::Esp(_) => None,
+            Source::Udp(udp) => Some(udp.port()),
+            Source::Shared(shared) => Some(shared.port()),
+        }
+    }
+
     fn recv(&mut self, into: &mut Vec<Received>, pool: &mut Pool, max: usize) -> io::Result<Burst> {
         match self {
             Source::Esp(socket) => socket.recv(into, pool, max),
             Source::Udp(socket) => socket.recv(into, pool, max),
+            Source::Shared(socket) => socket.recv(into, pool, max),
         }
     }
 
@@ -106,6 +162,7 @@ impl Source {
         match self {
             Source::Esp(socket) => socket.fd(),
             Source::Udp(socket) => socket.fd(),
+            Source::Shared(socket) => socket.fd(),
         }
     }
 
@@ -113,6 +170,7 @@ impl Source {
         match self {
             Source::Esp(socket) => socket.overflow(),
             Source::Udp(socket) => socket.overflow(),
+            Source::Shared(socket) => socket.overflow(),
         }
     }
 }
@@ -159,7 +217,7 @@ impl Underlay for SocketUnderlay {
         for port in closed {
             self.unbind_udp(port);
         }
-        ports.iter().filter_map(|port| Some((*port, self.bind_udp(*port).err()?))).collect()
+        ports.iter().filter_map(|port| Some((*port, self.open_udp(*port).err()?))).collect()
     }
 
     fn losses(&self) -> Losses {

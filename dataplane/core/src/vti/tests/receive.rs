@@ -300,6 +300,7 @@ fn the_inner_packet_is_the_kernels() {
     assert_eq!(deliver(0xb9, 0x03, 0), 0xbb, "CE on ECT(1)");
     assert_eq!(deliver(0xb8, 0x03, 0), 0xb8, "CE on Not-ECT is ignored");
     assert_eq!(deliver(0x02, 0xb8, StateFlags::DECAP_DSCP), 0xba);
+    assert_eq!(deliver(0xb9, 0x03, StateFlags::NOECN), 0xb9, "noecn counts on receive as well");
 }
 
 /// One inner packet's port, one policy each: a burst's flows do not borrow each other's verdicts.

@@ -1,0 +1,134 @@
+//! Receiving ESP in UDP on a port that another process (an IKE daemon) holds.
+//!
+//! A second socket on the port would get nothing, or make the first one deaf. A raw UDP socket gets a copy of what arrives,
+//! reassembled; a filter takes what is ESP by RFC 3948 §2: to this port, with an SPI that is not zero. The daemon goes on
+//! receiving all of it, IKE by its non-ESP marker among it.
+
+use super::esp::strip_ipv4;
+use super::intake::Intake;
+use super::{Fault, Received};
+use crate::io::{Burst, Pool};
+use crate::sys::sockopt;
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
+use uvti_core::packet::{Buf, Incoming, UDP_HEADER, UdpPorts};
+
+/// A raw socket that receives the ESP of one UDP port.
+pub(super) struct SharedPort {
+    intake: Intake,
+    port: u16,
+}
+
+impl SharedPort {
+    pub(super) fn open(port: u16) -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::RAW.nonblocking(), Some(Protocol::UDP))?;
+        socket.attach_filter(&esp_to(port))?;
+        sockopt::set(&socket, libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_INTERFACE)?;
+        // What came before the filter was there is anything.
+        while (&socket).read(&mut [0]).is_ok() {}
+        Ok(Self { intake: Intake::new(socket, false)?, port })
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn recv(
+        &mut self,
+        into: &mut Vec<Received>,
+        pool: &mut Pool,
+        max: usize,
+    ) -> io::Result<Burst> {
+        self.intake.recv(into, pool, max, |buf, _| judge(buf))
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.intake.fd()
+    }
+
+    pub(super) fn overflow(&self) -> u64 {
+        self.intake.overflow()
+    }
+}
+
+/// The filter: from the IPv4 header on, UDP's destination port, then the SPI. A look beyond the end refuses the packet, so
+/// a keepalive stays the daemon's.
+fn esp_to(port: u16) -> [SockFilter; 7] {
+    let op = |code: u32, jt, jf, k| SockFilter::new(code as u16, jt, jf, k);
+    let (jump, refuse) = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0);
+    [
+        // X: the IP header's length
+        op(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0, 0, 0),
+        op(libc::BPF_LD | libc::BPF_H | libc::BPF_IND, 0, 0, 2),
+        op(jump, 0, 2, port.into()),
+        op(libc::BPF_LD | libc::BPF_W | libc::BPF_IND, 0, 0, UDP_HEADER as u32),
+        op(jump, 0, 1, 0),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, refuse),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+    ]
+}
+
+/// Takes IP and UDP headers off. What the sender appended behind UDP's length is left out.
+fn judge(mut buf: Buf) -> Received {
+    let (mut outer, header) = match strip_ipv4(buf.bytes()) {
+        Ok(stripped) => stripped,
+        Err(fault) => return Received::Damaged { buf, from: None, fault },
+    };
+    let damaged = |buf, fault| Received::Damaged { buf, from: Some(outer.src), fault };
+    let Some(udp) = buf.bytes()[header..].first_chunk::<UDP_HEADER>() else {
+        return damaged(buf, Fault::Header);
+    };
+    let word = |at: usize| u16::from_be_bytes([udp[at], udp[at + 1]]);
+    let (ports, length) = (UdpPorts { src: word(0), dst: word(2) }, usize::from(word(4)));
+    if length < UDP_HEADER || header + length > buf.len() {
+        return damaged(buf, Fault::Length);
+    }
+    buf.set_len(header + length);
+    buf.pull_front(header + UDP_HEADER);
+    outer.udp = Some(ports);
+    Received::Packet(Incoming { buf, outer })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use uvti_core::packet::Outer;
+
+    /// From 192.0.2.1:1234 to 192.0.2.2:4500; UDP's length is `said` bytes of payload.
+    fn packet(payload: &[u8], said: usize) -> Vec<u8> {
+        let total = 28 + payload.len() as u8;
+        let mut p = vec![0x45, 0xb9, 0, total, 0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2];
+        p.extend([0x04, 0xd2, 0x11, 0x94, 0, 8 + said as u8, 0, 0]);
+        p.extend(payload);
+        p
+    }
+
+    #[test]
+    fn headers_are_taken_off() {
+        let Received::Packet(Incoming { buf, outer }) = judge(Buf::from_packet(&packet(&[7; 20], 16))) else {
+            panic!()
+        };
+        assert_eq!(buf.bytes(), [7; 16]);
+        let (src, dst) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+        assert_eq!(outer, Outer { src, dst, tos: 0xb9, udp: Some(UdpPorts { src: 1234, dst: 4500 }) });
+    }
+
+    #[test]
+    fn a_wrong_length_is_named() {
+        let judged = judge(Buf::from_packet(&packet(&[7; 20], 21)));
+        assert!(matches!(judged, Received::Damaged { fault: Fault::Length, .. }));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..60), claims in any::<bool>()) {
+            let mut bytes = bytes;
+            if claims && bytes.len() >= 20 {
+                (bytes[0], bytes[2], bytes[3]) = (0x45, 0, bytes.len() as u8);
+            }
+            let _ = judge(Buf::from_packet(&bytes));
+        }
+    }
+}
