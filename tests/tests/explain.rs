@@ -184,7 +184,7 @@ fn check(scenario: &str, config: &[String], packets: &[Packet]) {
         for (name, n) in said["counts"]["link"].as_object().unwrap() {
             *link.entry(name.clone()).or_default() += n.as_u64().unwrap();
         }
-        if let Some(name) = said["counts"]["xfrm"].as_str() {
+        for name in said["counts"]["xfrm"].as_array().into_iter().flatten().filter_map(|name| name.as_str()) {
             *xfrm.entry(name.to_owned()).or_default() += 1;
         }
         let told = expected.icmp.len() == 1;
