@@ -7,7 +7,7 @@ use crate::io::Outcome;
 use crate::io::tun::Kind;
 use crate::io::underlay::Outgoing;
 use uvti_core::device::DeviceId;
-use uvti_core::packet::{Buf, IPV4_HEADER, fragment_ipv4};
+use uvti_core::packet::{Buf, fragment};
 use uvti_core::reason::{Icmp, Reason, Way};
 use uvti_core::vti::held::when_held;
 use uvti_core::vti::{Drop, FlowPlace, TxSlot, TxVerdict, icmp};
@@ -137,25 +137,24 @@ impl<T: Tamper, A: Account> Worker<T, A> {
     /// Queues an outer packet, in fragments if it is longer than the path's MTU and may be. Returns how many
     /// pieces were queued, and whether none is missing.
     fn push_outgoing(&mut self, buf: Buf, mtu: usize, mark: u32) -> (usize, bool) {
-        let may_fragment = buf.bytes().first().is_some_and(|b| b >> 4 == 4) && buf.bytes()[6] & 0x40 == 0;
-        if buf.len() <= mtu || !may_fragment {
-            self.scratch.outgoing.push(Outgoing { buf, mark, oif: 0 });
-            return (1, true);
-        }
         let (mut pieces, mut whole) = (0, true);
         let (pool, outgoing) = (&mut self.pool, &mut self.scratch.outgoing);
-        fragment_ipv4(buf.bytes(), mtu, |header, payload| {
+        let cut = fragment(buf.bytes(), mtu, |header, payload| {
             let Some(mut piece) = pool.take() else {
                 whole = false;
                 return;
             };
             pieces += 1;
             let space = piece.space_mut();
-            space[..IPV4_HEADER].copy_from_slice(header);
-            space[IPV4_HEADER..IPV4_HEADER + payload.len()].copy_from_slice(payload);
-            piece.set_len(IPV4_HEADER + payload.len());
+            space[..header.len()].copy_from_slice(header);
+            space[header.len()..header.len() + payload.len()].copy_from_slice(payload);
+            piece.set_len(header.len() + payload.len());
             outgoing.push(Outgoing { buf: piece, mark, oif: 0 });
         });
+        if !cut {
+            outgoing.push(Outgoing { buf, mark, oif: 0 });
+            return (1, true);
+        }
         self.scratch.spent.push(buf);
         (pieces, whole)
     }

@@ -1,4 +1,4 @@
-//! Outer headers: IPv4, IPv6, UDP, and fragments of an outer IPv4 packet.
+//! Outer headers: IPv4, IPv6, UDP.
 
 use super::checksum::finish;
 use super::{Buf, UdpPorts, checksum, proto};
@@ -141,30 +141,9 @@ fn write_udp_length<const N: usize>(h: &mut [u8; N], ip: usize, length: u16) {
     }
 }
 
-/// Cuts an outer IPv4 packet (no options) into fragments of at most `mtu` bytes, each handed to `emit`.
-///
-/// kernel: net/ipv4/ip_output.c ip_do_fragment(): an inner packet without DF travels whole, its ESP in pieces
-pub fn fragment_ipv4(packet: &[u8], mtu: usize, mut emit: impl FnMut(&[u8; IPV4_HEADER], &[u8])) {
-    let Some((header, payload)) = packet.split_first_chunk::<IPV4_HEADER>() else { return };
-    let step = (mtu.saturating_sub(IPV4_HEADER) & !7).max(8);
-    let pieces = payload.len().div_ceil(step);
-    for (i, piece) in payload.chunks(step).enumerate() {
-        let mut h = *header;
-        let total = (IPV4_HEADER + piece.len()) as u16;
-        let more = if i + 1 < pieces { 0x2000 } else { 0 };
-        h[2..4].copy_from_slice(&total.to_be_bytes());
-        h[6..8].copy_from_slice(&(((i * step) / 8) as u16 | more).to_be_bytes());
-        h[10..12].fill(0);
-        let sum = checksum(&h);
-        h[10..12].copy_from_slice(&sum.to_be_bytes());
-        emit(&h, piece);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn header(udp: Option<UdpPorts>) -> OuterHeader {
         OuterHeader::new("198.51.100.1".parse().unwrap(), "198.51.100.2".parse().unwrap(), udp).unwrap()
@@ -201,25 +180,5 @@ mod tests {
     fn an_ip_packet_ends_at_64_k() {
         let mut buf = Buf::from_packet(&vec![0; 65_530]);
         assert_eq!(header(None).push(&mut buf, PACKET), Err(NoRoom));
-    }
-
-    proptest! {
-        #[test]
-        fn fragments_carry_every_byte_once(len in 1usize..4000, mtu in 68usize..1500) {
-            let payload: Vec<u8> = (0..len).map(|i| i as u8).collect();
-            let mut buf = Buf::from_packet(&payload);
-            header(None).push(&mut buf, PerPacket { df: false, ..PACKET }).unwrap();
-            let mut got = Vec::new();
-            let mut more = true;
-            fragment_ipv4(buf.bytes(), mtu, |h, piece| {
-                assert!(more && IPV4_HEADER + piece.len() <= mtu && checksum(h) == 0);
-                let frag = u16::from_be_bytes([h[6], h[7]]);
-                assert_eq!(usize::from(frag & 0x1fff) * 8, got.len());
-                more = frag & 0x2000 != 0;
-                got.extend_from_slice(piece);
-            });
-            prop_assert!(!more);
-            prop_assert_eq!(got, payload);
-        }
     }
 }

@@ -114,6 +114,14 @@ impl Inner {
             _ => Err(NotIp::Version),
         }
     }
+
+    /// Takes bytes for a packet of `family`, whatever their version says.
+    pub fn read_as(family: Family, bytes: &[u8]) -> Result<Inner, NotIp> {
+        match family {
+            Family::V4 => dissect4(bytes),
+            Family::V6 => dissect6(bytes),
+        }
+    }
 }
 
 #[inline]

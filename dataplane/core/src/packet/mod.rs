@@ -4,6 +4,7 @@ mod buf;
 mod checksum;
 pub mod coalesce;
 mod encap;
+mod fragment;
 mod inner;
 mod outer;
 pub mod segment;
@@ -14,7 +15,8 @@ mod transport;
 
 pub use buf::{Buf, HEADROOM, TAILROOM};
 pub use checksum::{Sum, adjust, checksum};
-pub use encap::{IPV4_HEADER, IPV6_HEADER, NoRoom, OuterHeader, PerPacket, TTL, UDP_HEADER, fragment_ipv4};
+pub use encap::{IPV4_HEADER, IPV6_HEADER, NoRoom, OuterHeader, PerPacket, TTL, UDP_HEADER};
+pub use fragment::fragment;
 pub(crate) use inner::hash_ends;
 pub use inner::{Flow, Inner, NotIp, proto};
 pub use outer::{Incoming, Outer, UdpPorts};

@@ -106,10 +106,7 @@ impl Receiver {
         for slot in burst {
             match self.admit(tables, slot) {
                 Ok((place, seq)) => self.open(tables, slot, (place, seq), me, now),
-                Err(Refused { reason, device, sa }) => {
-                    slot.device = device.map_or(DeviceId::NONE, |d| d.id);
-                    slot.verdict = RxVerdict::Drop(Drop { sa, ..reason.into() });
-                }
+                Err(refused) => refuse(slot, refused, me, now),
             }
         }
     }
@@ -184,6 +181,27 @@ impl Receiver {
     }
 }
 
+/// Drops a packet that has no device, or no SA. One that has an SA, but no device, is opened by it first.
+fn refuse(slot: &mut RxSlot, refused: Refused, me: u16, now: u64) {
+    let mut reason = refused.reason;
+    if let Some((sa, seq)) = receive::opened_all_the_same(&refused, &slot.outer, slot.buf.bytes()) {
+        if sa.home != me {
+            slot.verdict = RxVerdict::Hop(sa.home);
+            return;
+        }
+        match decrypt(sa, &mut slot.buf, seq, now) {
+            Ok(_) => slot.opened = true,
+            Err(failed) => {
+                reason = failed;
+                failed.row().sa.into_iter().for_each(|stat| sa.run.count(stat));
+            }
+        }
+    }
+    let Refused { device, sa, .. } = refused;
+    slot.device = device.map_or(DeviceId::NONE, |d| d.id);
+    slot.verdict = RxVerdict::Drop(Drop { sa, ..reason.into() });
+}
+
 /// Makes the inner packet of an ESP packet. Returns its length with TFC padding, bytes, and where the policy is that let
 /// it in.
 fn deliver(
@@ -207,11 +225,12 @@ fn deliver(
     if device.no_policy {
         return Ok((len, usize::MAX));
     }
-    let key = (device.id, sa.number, inner.flow);
+    let flow = receive::flow_seen(sa, &inner, slot.buf.bytes());
+    let key = (device.id, sa.number, flow);
     let place = match passed.find(&key) {
         Some(place) => place,
         None => {
-            let policy = receive::check_inner(tables, device, sa, &inner.flow);
+            let policy = receive::check_inner(tables, device, sa, &flow);
             let policy = policy.map_err(|(reason, policy)| (reason, policy.cloned()))?.clone();
             passed.put(key, policy, None)
         }

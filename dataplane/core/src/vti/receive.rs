@@ -4,7 +4,7 @@
 
 use crate::device::Device;
 use crate::esp;
-use crate::packet::{Flow, Outer, proto};
+use crate::packet::{Flow, Inner, Outer, proto};
 use crate::reason::Reason;
 use crate::tables::{Policy, Snapshot};
 use crate::xfrm::{
@@ -52,7 +52,7 @@ pub fn admit(tables: &Snapshot, outer: &Outer, esp: &[u8]) -> Result<Admitted, R
     }
     let header = esp::peek(esp);
     let Some(device) = tables.devices.tunnel(outer.dst, outer.src) else {
-        return Err(without_tunnel(tables, outer, esp).into());
+        return Err(without_tunnel(tables, outer, header));
     };
     let refused = |reason| Refused { reason, device: Some(device.clone()), sa: None };
     if !device.no_policy {
@@ -101,10 +101,23 @@ fn without_sa(tables: &Snapshot, device: &Device, outer: &Outer, spi: Spi) -> Re
 /// Without a tunnel the kernel's plain ESP takes the packet: it knows the SA or not, and then no policy.
 ///
 /// kernel: net/ipv4/ip_vti.c vti_input(): not handled, falls through to esp4
-fn without_tunnel(tables: &Snapshot, outer: &Outer, esp: &[u8]) -> Reason {
-    let known =
-        esp::peek(esp).is_some_and(|(spi, _)| tables.states.lookup(outer.dst, spi, Proto::Esp, 0).is_some());
-    if known { Reason::RxNoTunnelKnownSa } else { Reason::RxNoTunnel }
+fn without_tunnel(tables: &Snapshot, outer: &Outer, header: Option<(Spi, u32)>) -> Refused {
+    let sa = header.and_then(|(spi, _)| tables.states.lookup(outer.dst, spi, Proto::Esp, 0)).cloned();
+    let reason = if sa.is_some() { Reason::RxNoTunnelKnownSa } else { Reason::RxNoTunnel };
+    Refused { reason, device: None, sa }
+}
+
+/// The SA and the number of a packet that met no device, if the SA opens it before no policy accepts it.
+///
+/// kernel: net/ipv4/esp4.c, as for any ESP packet of the host
+pub fn opened_all_the_same<'a>(
+    refused: &'a Refused,
+    outer: &Outer,
+    esp: &[u8],
+) -> Option<(&'a Arc<Sa>, u32)> {
+    let sa = refused.sa.as_ref().filter(|_| refused.reason == Reason::RxNoTunnelKnownSa)?;
+    let (_, seq) = esp::peek(esp)?;
+    (sa.spec.mode == Mode::Tunnel && check_sa(sa, outer).is_ok()).then_some((sa, seq))
 }
 
 /// The input policies without mark apply to the outer packet first, which has not come through IPsec yet.
@@ -135,6 +148,19 @@ fn check_sa(sa: &Sa, outer: &Outer) -> Result<(), Reason> {
     }
     let wants_udp = sa.spec.encap.is_some_and(|e| e.kind != EncapKind::EspInTcp);
     if wants_udp == outer.udp.is_some() { Ok(()) } else { Err(Reason::RxEncapMismatch) }
+}
+
+/// The flow that selectors are asked about. An SA whose selector has a family is for that family: a kernel reads what
+/// was in the packet as such, whatever it is.
+///
+/// kernel: net/ipv4/ip_vti.c vti_rcv_cb(), by the family of the SA's inner mode
+pub fn flow_seen(sa: &Sa, inner: &Inner, packet: &[u8]) -> Flow {
+    match sa.selector.family {
+        Some(family) if family != inner.flow.family() => {
+            Inner::read_as(family, packet).map_or(inner.flow, |read| read.flow)
+        }
+        _ => inner.flow,
+    }
 }
 
 /// Whether the decapsulated packet may pass: it must fit the SA's selector and the input policy.

@@ -11,7 +11,7 @@ use crate::reason::{LinkStats, Reason};
 use crate::tables::{Policy, Snapshot};
 use crate::vti::Drop;
 use crate::vti::inbound::{check_sa, inner_packet, open, put_header};
-use crate::vti::receive::{Admitted, Refused, admit, check_inner};
+use crate::vti::receive::{Admitted, Refused, admit, check_inner, flow_seen, opened_all_the_same};
 use crate::xfrm::{Direction, Mode, Sa, Spi};
 use std::sync::Arc;
 
@@ -88,9 +88,14 @@ struct Judged {
 fn judge(tables: &Snapshot, outer: &Outer, buf: &mut Buf, known: Option<Option<Buf>>) -> Judged {
     let mut judged = Judged::default();
     judged.reason = match admit(tables, outer, buf.bytes()) {
-        Err(Refused { reason, device, sa }) => {
-            (judged.device, judged.sa) = (device, sa);
-            Some(reason)
+        Err(refused) => {
+            let reason = match opened_all_the_same(&refused, outer, buf.bytes()) {
+                Some((sa, seq)) => open_without_device(sa, buf, seq, known).err(),
+                None => None,
+            };
+            let Refused { device, sa, .. } = &refused;
+            (judged.device, judged.sa) = (device.clone(), sa.clone());
+            reason.or(Some(refused.reason))
         }
         Ok(Admitted { device, sa, seq }) => {
             (judged.device, judged.sa) = (Some(device.clone()), Some(sa.clone()));
@@ -98,6 +103,11 @@ fn judge(tables: &Snapshot, outer: &Outer, buf: &mut Buf, known: Option<Option<B
         }
     };
     judged
+}
+
+fn open_without_device(sa: &Sa, buf: &mut Buf, seq: u32, known: Option<Option<Buf>>) -> Result<(), Reason> {
+    let seq = check_sa(sa, seq)?;
+    if known.is_none() { open(sa, buf, seq).map(drop) } else { Ok(()) }
 }
 
 #[allow(clippy::too_many_arguments, reason = "all that the passes of a receiver have")]
@@ -133,7 +143,7 @@ fn deliver(
     if device.no_policy {
         return Ok(());
     }
-    match check_inner(tables, device, sa, &inner.flow) {
+    match check_inner(tables, device, sa, &flow_seen(sa, &inner, buf.bytes())) {
         Ok(policy) => judged.policy = Some(policy.clone()),
         Err((reason, policy)) => {
             judged.policy = policy.cloned();

@@ -214,7 +214,8 @@ pub(super) const CASES: &[Case<Packets>] = &[
         "rxE=5 rxD=5 | XfrmInStateModeError=5"),
     ("uvti_order_inner_before_policy", |l| { l.policies.remove(IN); }, |p| carrying(p, 17, &inner(100)), "5 rx_inner_proto",
         "rxE=5 rxD=5 | XfrmInStateModeError=5"),
-    ("uvti_order_selector_before_policy", |l| { l.policies.remove(IN); l.states[IN].sel = Some(Selector::any(Family::V6)) }, five,
+    ("uvti_order_selector_before_policy", |l| { l.policies.remove(IN);
+        l.states[IN].sel = Some(Selector { src: "10.77.0.0/16".parse().unwrap(), ..Selector::any(Family::V4) }) }, five,
         "5 rx_selector_mismatch", "rxE=5 rxD=5 | XfrmInStateMismatch=5"),
 ];
 
