@@ -1,15 +1,15 @@
 //! The client's side of the control socket.
 
 use crate::protocol::{
-    Counts, MessageError, Namespace, Rejected, Request, Response, read_message, runtime_dir, socket_paths,
-    write_message,
+    Counts, MessageError, Namespace, Notice, Rejected, Request, Response, Topics, read_message, runtime_dir,
+    socket_paths, write_message,
 };
 use std::io::{self, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use uvti_core::device::LinkInfo;
 use uvti_core::tables::Op;
-use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo};
+use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo, StateSpec};
 
 /// Why a request could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +112,36 @@ impl Client {
         match self.ask(&Request::State(id))? {
             Response::State(state) => Ok(state.map(|s| *s)),
             _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Reserves an SPI; the inner result is the dataplane's verdict.
+    pub fn allocate(
+        &mut self,
+        spec: Box<StateSpec>,
+        range: (u32, u32),
+    ) -> Result<Result<StateInfo, Rejected>, ClientError> {
+        match self.ask(&Request::Allocate { spec, range })? {
+            Response::State(Some(state)) => Ok(Ok(*state)),
+            Response::Refused(rejected) => Ok(Err(rejected)),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Listens: from now on [`Client::notices`] has what happens, and nothing else may be asked.
+    pub fn monitor(&mut self, topics: Topics) -> Result<(), ClientError> {
+        match self.ask(&Request::Monitor(topics))? {
+            Response::Done => Ok(()),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Waits for what has happened, and how much of it is lost because this client was too slow.
+    pub fn notices(&mut self) -> Result<(Vec<Notice>, u64), ClientError> {
+        match read_message(&mut self.stream)? {
+            Some(Response::Notices { notices, lost }) => Ok((notices, lost)),
+            Some(_) => Err(ClientError::Unexpected),
+            None => Err(ClientError::Closed),
         }
     }
 

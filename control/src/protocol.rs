@@ -20,8 +20,8 @@ use uvti_core::reason::{LinkStats, Mib};
 use uvti_core::tables::{Op, Refusal};
 use uvti_core::vti::explain::Explanation;
 use uvti_core::vti::ledger::Ledger;
-use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo};
-pub use uvti_dataplane::engine::Queue;
+use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo, StateSpec};
+pub use uvti_dataplane::engine::{Notice, Queue, Topics};
 use uvti_dataplane::inject::{Fault, Injected};
 
 /// Longest message, bytes.
@@ -90,6 +90,15 @@ pub enum Request {
     DropHistory,
     /// Where the bytes of each path's MTU go.
     Mtu,
+    /// `ip xfrm state allocspi`. Answered by [`Response::State`] or [`Response::Refused`].
+    Allocate {
+        /// The state to come.
+        spec: Box<StateSpec>,
+        /// Lowest and highest SPI.
+        range: (u32, u32),
+    },
+    /// Listen. Answered by [`Response::Done`], then by any number of [`Response::Notices`], until the client closes.
+    Monitor(Topics),
 }
 
 /// The answer to a [`Request`].
@@ -140,6 +149,13 @@ pub enum Response {
     DropHistory(DropHistory),
     /// To `Mtu`.
     Mtu(Vec<Ledger>),
+    /// To `Monitor`.
+    Notices {
+        /// What happened, in its order.
+        notices: Vec<Notice>,
+        /// Notices that this listener was too slow for, since it was last told.
+        lost: u64,
+    },
     /// The request was not understood or could not be answered.
     Error(String),
 }

@@ -1,9 +1,11 @@
 //! The dataplane's side of the control socket.
 
+mod stream;
+
 use crate::explain::Query;
 use crate::protocol::{
     Breakdown, By, CheckReport, Counts, DropHistory, DropsPage, DropsQuery, MessageError, Queue, Rejected,
-    Reloaded, Request, Response, Totals, read_message, runtime_dir, socket_paths, write_message,
+    Reloaded, Request, Response, Topics, Totals, read_message, runtime_dir, socket_paths, write_message,
 };
 use rustix::process::geteuid;
 use std::fs::{DirBuilder, Permissions};
@@ -16,10 +18,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use uvti_core::device::LinkInfo;
 use uvti_core::reason::Mib;
-use uvti_core::tables::Op;
+use uvti_core::tables::{Op, Refusal};
 use uvti_core::vti::explain::Explanation;
 use uvti_core::vti::ledger::Ledger;
-use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo};
+use uvti_core::xfrm::{Action, PolicyId, PolicyInfo, SaId, StateInfo, StateSpec};
+use uvti_dataplane::engine::Monitor;
 use uvti_dataplane::inject::{InjectError, Injector};
 
 /// Most clients served at once; one more is told to come back.
@@ -74,6 +77,10 @@ pub trait Dataplane: Send + Sync {
     fn drop_history(&self) -> DropHistory;
     /// Where the bytes of each path's MTU go.
     fn ledgers(&self) -> Vec<Ledger>;
+    /// Reserves an SPI of a range for a state to come.
+    fn allocate(&self, spec: &StateSpec, range: (u32, u32)) -> Result<StateInfo, Refusal>;
+    /// Listens to what happens.
+    fn monitor(&self, topics: Topics) -> Monitor;
 }
 
 /// Why the socket could not be bound.
@@ -244,6 +251,9 @@ fn serve(stream: UnixStream, dataplane: &dyn Dataplane) -> Result<(), MessageErr
         }
         reader.get_ref().set_read_timeout(Some(PATIENCE))?;
         match read_message(&mut reader) {
+            Ok(Some(Request::Monitor(topics))) => {
+                return stream::run(&dataplane.monitor(topics), reader, writer);
+            }
             Ok(Some(request)) => answer_to(&mut writer, &answer(dataplane, request))?,
             Ok(None) => return Ok(()),
             Err(e) => {
@@ -299,6 +309,11 @@ fn answer(dataplane: &dyn Dataplane, request: Request) -> Response {
         Request::Recorded(query) => Response::Recorded(dataplane.recorded(&query)),
         Request::DropHistory => Response::DropHistory(dataplane.drop_history()),
         Request::Mtu => Response::Mtu(dataplane.ledgers()),
+        Request::Allocate { spec, range } => match dataplane.allocate(&spec, range) {
+            Ok(state) => Response::State(Some(Box::new(state))),
+            Err(refusal) => Response::Refused(Rejected { index: 0, refusal }),
+        },
+        Request::Monitor(_) => Response::Error("to listen takes a connection of its own".to_owned()),
     }
 }
 

@@ -12,12 +12,12 @@ use crate::server::Dataplane;
 use std::sync::Arc;
 use uvti_core::device::{LinkInfo, LinkKind, LinkSpec};
 use uvti_core::reason::{Mib, Reason};
-use uvti_core::tables::Op;
+use uvti_core::tables::{Op, Refusal};
 use uvti_core::vti::explain::Explanation;
 use uvti_core::vti::ledger::Ledger;
-use uvti_core::xfrm::{Action, Direction, PolicyId, PolicyInfo, SaId, StateInfo};
+use uvti_core::xfrm::{Action, Direction, PolicyId, PolicyInfo, SaId, StateInfo, StateSpec};
 use uvti_dataplane::account::Cells;
-use uvti_dataplane::engine::{Engine, Identity, Queue, Totals as EngineTotals};
+use uvti_dataplane::engine::{Engine, Identity, Monitor, Queue, Topics, Totals as EngineTotals};
 use uvti_dataplane::host::netlink::Netlink;
 use uvti_dataplane::inject::Injector;
 
@@ -172,6 +172,14 @@ impl Dataplane for Service {
 
     fn recorded(&self, query: &DropsQuery) -> DropsPage {
         recorded::page(&self.0, query)
+    }
+
+    fn allocate(&self, spec: &StateSpec, range: (u32, u32)) -> Result<StateInfo, Refusal> {
+        self.0.allocate(spec, range)
+    }
+
+    fn monitor(&self, topics: Topics) -> Monitor {
+        self.0.monitor(topics)
     }
 
     fn drop_history(&self) -> DropHistory {

@@ -82,8 +82,7 @@ impl Config {
             },
             Op::PolicyDel(id) => self.policies.retain(|p| !names(id, p)),
             Op::PolicyFlush => self.policies.clear(),
-            // An SPI is reserved for a moment: nothing of a configuration.
-            Op::StateAlloc { .. } | Op::PolicyDefault { .. } => {}
+            Op::PolicyDefault { .. } => {}
         }
     }
 

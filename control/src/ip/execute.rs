@@ -6,7 +6,7 @@ use super::words::Fail;
 use super::{batch, listing, show};
 use crate::client::{Client, ClientError};
 use crate::ip::names::Known;
-use crate::protocol::{Namespace, Rejected, Request};
+use crate::protocol::{Namespace, Rejected, Request, Topics};
 use std::io::Write;
 use std::path::Path;
 use uvti_core::device::LinkKind;
@@ -95,6 +95,12 @@ impl<'a> Session<'a> {
                 Some(state) => print(out, [show::state::state(&state, self.style(false))]),
                 None => Err(Fail::refused(Refusal::errno(Errno::NoProcess))),
             },
+            Command::StateAlloc { spec, range } => {
+                let state = self.client()?.allocate(spec, range).map_err(|e| of_client(&e))?;
+                let state = state.map_err(|rejected| Fail::refused(rejected.refusal))?;
+                print(out, [show::state::state(&state, self.style(false))])
+            }
+            Command::Monitor { topics, nokeys } => self.monitor(topics, nokeys, out, err),
             Command::StateDeleteAll(which) => {
                 let ops = self.states(&which)?.iter().map(|s| Op::StateDel(s.spec.id())).collect();
                 self.apply(Change { ops, asker: Asker::Netlink, then: Vec::new() }, out, err)
@@ -193,6 +199,34 @@ impl<'a> Session<'a> {
             self.refresh();
         }
         Ok(0)
+    }
+
+    /// Prints what happens until nobody reads it any more.
+    fn monitor(
+        &mut self,
+        topics: Topics,
+        nokeys: bool,
+        out: &mut dyn Write,
+        err: &mut dyn Write,
+    ) -> Result<u8, Fail> {
+        let style = self.style(nokeys);
+        let client = self.client()?;
+        client.monitor(topics).map_err(|e| of_client(&e))?;
+        loop {
+            let (notices, lost) = client.notices().map_err(|e| of_client(&e))?;
+            for notice in &notices {
+                let text = show::notice::notice(notice, style);
+                if out.write_all(text.as_bytes()).is_err() {
+                    return Ok(0);
+                }
+            }
+            if out.flush().is_err() {
+                return Ok(0);
+            }
+            if lost > 0 {
+                let _ = writeln!(err, "uvti: {lost} events are lost: they came faster than they were read");
+            }
+        }
     }
 
     fn states(&mut self, which: &StateMatch) -> Result<Vec<StateInfo>, Fail> {

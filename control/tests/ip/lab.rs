@@ -19,6 +19,7 @@ use uvti_core::xfrm::{
     Action, AlgAead, Algorithms, Direction, Key, Level, PolicyId, PolicyInfo, PolicySpec, Proto, Sa, SaId,
     StateInfo, StateSpec, Template,
 };
+use uvti_dataplane::engine::{Monitor, Monitors, Topics, note};
 
 /// Exit code of a command that the system's `ip` would have run.
 pub(crate) const SYSTEM: u8 = 200;
@@ -118,6 +119,7 @@ impl Tables {
 #[derive(Default)]
 pub(crate) struct Lab {
     tables: Mutex<Tables>,
+    pub(crate) monitors: Mutex<Monitors>,
 }
 
 impl Lab {
@@ -138,10 +140,14 @@ impl Dataplane for Lab {
     fn apply(&self, ops: &[Op]) -> Result<(), Rejected> {
         let mut tables = self.tables();
         let mut next = tables.clone();
+        let mut notices = Vec::new();
         for (index, op) in ops.iter().enumerate() {
+            let before = next.tables.clone();
             next.apply(op).map_err(|refusal| Rejected { index, refusal })?;
+            note(op, &before, &next.tables, &mut notices);
         }
         *tables = next;
+        notices.iter().for_each(|notice| self.monitors.lock().unwrap().tell(notice));
         Ok(())
     }
     fn links(&self) -> Vec<LinkInfo> {
@@ -149,11 +155,14 @@ impl Dataplane for Lab {
     }
     fn states(&self) -> Vec<StateInfo> {
         let tables = self.tables();
-        tables.tables.states.newest_first().into_iter().map(|sa| tables.info(sa)).collect()
+        let larvals = tables.tables.states.larvals.iter().map(|l| l.info());
+        let states = tables.tables.states.newest_first().into_iter().map(|sa| tables.info(sa));
+        larvals.chain(states).collect()
     }
     fn state(&self, id: SaId) -> Option<StateInfo> {
         let tables = self.tables();
-        tables.tables.states.named(&id).map(|sa| tables.info(sa))
+        let larval = tables.tables.states.larvals.named(&id).map(|l| l.info());
+        tables.tables.states.named(&id).map(|sa| tables.info(sa)).or(larval)
     }
     fn policies(&self) -> Vec<PolicyInfo> {
         let tables = self.tables();
@@ -192,6 +201,16 @@ impl Dataplane for Lab {
     }
     fn recorded(&self, _: &DropsQuery) -> DropsPage {
         DropsPage::default()
+    }
+    fn allocate(&self, spec: &StateSpec, range: (u32, u32)) -> Result<StateInfo, Refusal> {
+        let mut tables = self.tables();
+        let now = tables.now;
+        tables.tables.settings.acq_expires = 30;
+        let mut cx = Context { now, random: &mut || 1 };
+        tables.tables.allocate(spec, range, &mut cx).map(|larval| larval.info())
+    }
+    fn monitor(&self, topics: Topics) -> Monitor {
+        self.monitors.lock().unwrap().listen(topics)
     }
     fn drop_history(&self) -> DropHistory {
         DropHistory::default()

@@ -144,3 +144,10 @@ fn algorithms() {
     bench.lab.tables().own_algorithms = true;
     replay_in(&bench, include_str!("../golden/algorithms.txt"), 57);
 }
+
+#[test]
+fn allocspi() {
+    let bench = Bench::new();
+    bench.lab.tables().own_algorithms = true;
+    replay_in(&bench, include_str!("../golden/allocspi.txt"), 13);
+}

@@ -1,7 +1,7 @@
 //! Transactions: all changes of one are published by a single swap, or none is.
 
 use super::host::{Created, Host};
-use super::{Engine, State, sysctl};
+use super::{Engine, State, note, sysctl};
 use crate::worker::Message;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use uvti_core::device::{Device, DeviceId, LinkKind, LinkSpec};
 use uvti_core::route::RouteKey;
 use uvti_core::tables::{Context, Errno, Op, Refusal, Snapshot};
 use uvti_core::vti::transmit::route_key;
-use uvti_core::xfrm::{EncapKind, Family, Sa, StateSpec};
+use uvti_core::xfrm::{EncapKind, Family, Sa, StateInfo, StateSpec};
 
 /// A transaction on its way: the next tables, and what goes with them.
 struct Draft {
@@ -26,7 +26,9 @@ impl Engine {
         let mut state = self.lock();
         let tables = (*self.tables.load_full()).clone();
         let mut draft = Draft { now: self.now(), tables, created: Vec::new(), removed: Vec::new() };
+        let mut notices = Vec::new();
         for (i, op) in ops.iter().enumerate() {
+            let before = state.monitors.want_changes().then(|| draft.tables.clone());
             if let Err(refusal) = self.draft(&mut state, &mut draft, op) {
                 for (_, created) in draft.created {
                     drop(created.queues);
@@ -34,9 +36,24 @@ impl Engine {
                 }
                 return Err((i, refusal));
             }
+            if let Some(before) = before {
+                note(op, &before, &draft.tables, &mut notices);
+            }
         }
         self.publish(&mut state, draft);
+        notices.iter().for_each(|notice| state.monitors.tell(notice));
         Ok(())
+    }
+
+    /// `ip xfrm state allocspi`: reserves an SPI of a range (its ends included) for an SA to come.
+    pub fn allocate(&self, spec: &StateSpec, range: (u32, u32)) -> Result<StateInfo, Refusal> {
+        let mut state = self.lock();
+        let mut tables = (*self.tables.load_full()).clone();
+        let host = &mut state.host;
+        let larval =
+            tables.allocate(spec, range, &mut Context { now: self.now(), random: &mut || host.random() })?;
+        self.store(Arc::new(tables));
+        Ok(larval.info())
     }
 
     fn draft(&self, state: &mut State, draft: &mut Draft, op: &Op) -> Result<(), Refusal> {

@@ -2,7 +2,7 @@
 
 use super::tests::{LOCAL, Lab, REMOTE, check, dropped, lab, sa, tunnel, tx_in, until};
 use crate::account::Count;
-use crate::engine::Notice;
+use crate::engine::{Notice, Topics};
 use crate::worker::tamper::Honest;
 use std::time::Duration;
 use uvti_core::packet::Outer;
@@ -127,14 +127,14 @@ fn a_key_manager_is_asked_once() {
     let mut ops = tunnel(1);
     ops.remove(1);
     a.engine.apply(&ops).unwrap();
-    let monitor = a.engine.monitor();
+    let monitor = a.engine.monitor(Topics::ALL);
     let engine = a.engine.clone();
     let upkeep = std::thread::spawn(move || engine.upkeep(|| false));
     a.send(5, 1);
     let Ok(Notice::Acquire { larval, policy }) = monitor.notices.recv_timeout(Duration::from_secs(10)) else {
         panic!("no acquire")
     };
-    assert_eq!((larval.spec.reqid, larval.spec.spi.0, larval.spec.seq), (0x1000, 0, 1));
+    assert_eq!((larval.spec.reqid, larval.spec.spi.0, larval.spec.seq.to_be()), (0x1000, 0, 1));
     assert_eq!(policy.spec.templates[0].reqid, 0x1000);
     a.send(5, 1);
     until("ten packets", || tx_in(&a.engine) == 10);
@@ -158,7 +158,7 @@ fn a_soft_limit_is_told_once() {
     let Op::StateAdd(out) = &mut ops[1] else { panic!() };
     out.limits.soft_packets = 2;
     a.engine.apply(&ops).unwrap();
-    let monitor = a.engine.monitor();
+    let monitor = a.engine.monitor(Topics::ALL);
     let engine = a.engine.clone();
     let upkeep = std::thread::spawn(move || engine.upkeep(|| false));
     a.send(5, 1);

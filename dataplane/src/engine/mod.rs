@@ -1,6 +1,7 @@
 //! The engine: starts and stops workers, applies changes, answers questions. All that control talks to.
 
 mod apply;
+mod changes;
 mod check;
 mod host;
 mod monitor;
@@ -15,9 +16,10 @@ mod hold_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use changes::note;
 pub use check::{Identity, Place};
 pub use host::{Created, DeviceLosses, Host, HostDevice, LinkState};
-pub use monitor::{Monitor, Notice};
+pub use monitor::{Change, Monitor, Monitors, Notice, Topics};
 pub use queues::Queue;
 pub use sysctl::SysctlError;
 pub use system::{Backend, SystemHost};

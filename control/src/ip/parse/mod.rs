@@ -1,7 +1,9 @@
 //! Words to [`Command`]s: iproute2's grammar as far as uvti owns it.
 
+mod allocspi;
 mod fields;
 mod link;
+mod monitor;
 mod options;
 mod policy;
 mod selector;
@@ -15,10 +17,11 @@ pub(crate) use selector::{protocol_name, protocol_number};
 pub(crate) use state::{EXTRA_FLAGS, FLAGS as STATE_FLAGS};
 pub(crate) use tunnel::names_mode;
 
-use super::words::{Fail, Words, begins};
+use super::words::{Fail, begins};
 use uvti_core::device::LinkSpec;
 use uvti_core::tables::{Op, StateMatch};
-use uvti_core::xfrm::{Family, PolicyId, SaId};
+use uvti_core::xfrm::{Family, PolicyId, SaId, StateSpec};
+use uvti_dataplane::engine::Topics;
 
 /// What a command means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +39,13 @@ pub enum Command {
     },
     /// `xfrm state get`.
     StateGet(SaId),
+    /// `xfrm state allocspi`.
+    StateAlloc {
+        /// The state to come.
+        spec: Box<StateSpec>,
+        /// Lowest and highest SPI.
+        range: (u32, u32),
+    },
     /// `xfrm state deleteall`.
     StateDeleteAll(StateMatch),
     /// `xfrm state count`.
@@ -50,6 +60,13 @@ pub enum Command {
     PolicyCount,
     /// `xfrm policy getdefault`.
     PolicyDefaults,
+    /// `xfrm monitor`.
+    Monitor {
+        /// Of what.
+        topics: Topics,
+        /// Do not print keys.
+        nokeys: bool,
+    },
     /// `link show`: our devices in it are printed by us.
     LinkShow {
         /// One device only.
@@ -144,9 +161,7 @@ fn xfrm(words: &[String], family: Option<Family>, names: &dyn Names) -> Result<C
     } else if begins(object, "policy") {
         policy::parse(rest, family, names).map_err(|f| f.behind(1))
     } else if begins(object, "monitor") {
-        let mut taken = Words::new(words);
-        taken.next();
-        Err(taken.unsupported())
+        monitor::parse(rest).map_err(|f| f.behind(1))
     } else {
         Err(Fail::usage(XFRM_USAGE, Some(0)))
     }

@@ -24,7 +24,7 @@ pub(super) fn parse(words: &[String], family: Option<Family>, names: &dyn Names)
         let spec = Builder::new(family).build(&mut rest, names)?;
         Ok(Change::one(Op::StateUpdate(Box::new(spec)), Asker::Netlink))
     } else if is("allocspi") {
-        Err(rest.unsupported())
+        super::allocspi::parse(&mut rest, family)
     } else if is("delete") {
         Ok(Change::one(Op::StateDel(id(&mut rest, family)?), Asker::Netlink))
     } else if is("deleteall") || is("delall") {
@@ -73,7 +73,7 @@ fn id(words: &mut Words<'_>, family: Option<Family>) -> Result<SaId, Fail> {
 }
 
 /// Takes the one ID that a command may have. What is no word of an ID where one is looked for is no word at all.
-fn one_id(words: &mut Words<'_>, id: &mut Option<Id>, family: Option<Family>) -> Result<(), Fail> {
+pub(super) fn one_id(words: &mut Words<'_>, id: &mut Option<Id>, family: Option<Family>) -> Result<(), Fail> {
     if id.is_some() {
         // `bogus`, or a second ID: kept as measured, an ID's words must stand together.
         words.next();
@@ -370,6 +370,8 @@ Usage: ip xfrm state { add | update } ID [ ALGO-LIST ] [ mode MODE ]
         [ flag FLAG-LIST ] [ sel SELECTOR ] [ LIMIT-LIST ] [ encap ENCAP ]
         [ extra-flag EXTRA-FLAG-LIST ] [ output-mark OUTPUT-MARK [ mask MASK ] ]
         [ if_id IF_ID ] [ tfcpad LENGTH ] [ dir DIR ]
+Usage: ip xfrm state allocspi ID [ mode MODE ] [ mark MARK [ mask MASK ] ]
+        [ reqid REQID ] [ seq SEQ ] [ min SPI max SPI ]
 Usage: ip xfrm state { delete | get } ID [ mark MARK [ mask MASK ] ]
 Usage: ip xfrm state deleteall [ ID ] [ mode MODE ] [ reqid REQID ]
         [ flag FLAG-LIST ]

@@ -1,6 +1,7 @@
 //! What iproute2 prints, to the byte.
 
 pub mod link;
+pub mod notice;
 pub mod policy;
 pub mod state;
 pub mod tunnel;

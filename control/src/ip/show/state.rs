@@ -5,7 +5,7 @@ use crate::ip::parse::{EXTRA_FLAGS, STATE_FLAGS};
 use crate::protocol::Counts;
 use std::fmt::Write;
 use uvti_core::esp;
-use uvti_core::xfrm::{Key, Selector, StateFlags, StateInfo};
+use uvti_core::xfrm::{ExtraFlags, Key, Mark, Selector, StateFlags, StateInfo};
 
 /// One state.
 pub fn state(info: &StateInfo, style: Style) -> String {
@@ -32,8 +32,30 @@ pub fn state(info: &StateInfo, style: Style) -> String {
         let _ = writeln!(out, "\tdir {}", if dir == uvti_core::xfrm::SaDirection::In { "in" } else { "out" });
     }
     selector_line(&mut out, &spec.selector(), style);
+    used(&mut out, info, style);
+    style.finish(out)
+}
+
+/// One state without what is in attributes of its own but its mark and `if_id`, in lines.
+pub(super) fn outline(info: &StateInfo, style: Style) -> String {
+    let mut info = info.clone();
+    info.spec.extra_flags = ExtraFlags::default();
+    let spec = &info.spec;
+    let mut out = String::new();
+    let _ = writeln!(out, "src {} dst {}", spec.src, spec.dst);
+    identity(&mut out, &info, style);
+    marks_line(&mut out, [(spec.mark, "mark"), (Mark::default(), "output-mark")]);
+    if spec.if_id != 0 {
+        let _ = writeln!(out, "\tif_id {:#x}", spec.if_id);
+    }
+    selector_line(&mut out, &spec.selector(), style);
+    used(&mut out, &info, style);
+    out
+}
+
+fn used(out: &mut String, info: &StateInfo, style: Style) {
     if style.stats {
-        lifetimes(&mut out, &spec.limits, &info.current);
+        lifetimes(out, &info.spec.limits, &info.current);
         let stats = &info.stats;
         let _ = writeln!(
             out,
@@ -41,7 +63,6 @@ pub fn state(info: &StateInfo, style: Style) -> String {
             stats.replay_window, stats.replay, stats.integrity_failed
         );
     }
-    style.finish(out)
 }
 
 fn identity(out: &mut String, info: &StateInfo, style: Style) {
@@ -76,7 +97,7 @@ fn identity(out: &mut String, info: &StateInfo, style: Style) {
     out.push('\n');
 }
 
-fn marks_line(out: &mut String, marks: [(uvti_core::xfrm::Mark, &str); 2]) {
+fn marks_line(out: &mut String, marks: [(Mark, &str); 2]) {
     let [(own, _), (output, _)] = marks;
     let (own, output) = (!own.is_unset(), !output.is_unset());
     if !own && !output {

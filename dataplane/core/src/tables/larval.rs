@@ -29,7 +29,8 @@ impl Larval {
     pub(super) fn reserved(asked: &StateSpec, spi: Spi, number: u64, now: u64, acq_expires: u64) -> Self {
         let ends = Selector { src: asked.src.into(), dst: asked.dst.into(), ..Selector::any(asked.family()) };
         let limits = Limits { hard_add_seconds: acq_expires, ..Limits::NONE };
-        let spec = StateSpec { spi, limits, sel: Some(ends), ..asked.clone() };
+        // `seq` finds an acquire, and is not kept.
+        let spec = StateSpec { spi, limits, sel: Some(ends), seq: 0, ..asked.clone() };
         Self { spec, number, add_time: now }
     }
 

@@ -19,15 +19,6 @@ pub enum Op {
     },
     /// `ip xfrm state add`.
     StateAdd(Box<StateSpec>),
-    /// `ip xfrm state allocspi`: reserves an SPI for an SA to come.
-    StateAlloc {
-        /// Endpoints, mode, reqid, mark, `seq`.
-        spec: Box<StateSpec>,
-        /// Lowest SPI.
-        min: u32,
-        /// Highest SPI.
-        max: u32,
-    },
     /// `ip xfrm state update`.
     StateUpdate(Box<StateSpec>),
     /// `ip xfrm state delete`.

@@ -53,7 +53,6 @@ impl Snapshot {
     pub fn apply(&mut self, op: &Op, cx: &mut Context<'_>) -> Result<(), Refusal> {
         match op {
             Op::StateAdd(spec) => self.add_state(spec, cx),
-            Op::StateAlloc { spec, min, max } => self.reserve(spec, (*min, *max), cx),
             Op::StateUpdate(spec) => self.update_state(spec, cx),
             Op::StateDel(id) => self.delete_state(id),
             Op::StateFlush(proto) => self.flush_states(*proto),
@@ -131,7 +130,8 @@ impl Snapshot {
             return None;
         }
         self.acquires = self.acquires.wrapping_add(1).max(1);
-        let (seq, number) = (self.acquires, self.number());
+        // The kernel counts in its own order of bytes what users write in the network's.
+        let (seq, number) = (self.acquires.to_be(), self.number());
         let larval = Arc::new(acquire.larval(seq, number, now, self.settings.acq_expires)?);
         self.states.larvals.insert(larval.clone());
         Some(larval)
@@ -179,8 +179,17 @@ impl Snapshot {
         Ok(())
     }
 
+    /// Reserves a free SPI of a range, its ends included, for a state like `spec`: in the larval state that asks for
+    /// one, or in one of its own.
+    ///
     /// kernel: net/xfrm/xfrm_state.c xfrm_find_acq(), xfrm_alloc_spi()
-    fn reserve(&mut self, spec: &StateSpec, range: (u32, u32), cx: &mut Context<'_>) -> Result<(), Refusal> {
+    pub fn allocate(
+        &mut self,
+        spec: &StateSpec,
+        range: (u32, u32),
+        cx: &mut Context<'_>,
+    ) -> Result<Arc<Larval>, Refusal> {
+        check_proto(spec)?;
         let taken = |spi| {
             let id = SaId { spi, ..spec.id() };
             self.states.named(&id).is_some() || self.states.larvals.named(&id).is_some()
@@ -198,8 +207,9 @@ impl Snapshot {
         if let Some(old) = asked {
             self.states.larvals.remove(&old);
         }
-        self.states.larvals.insert(Arc::new(larval));
-        Ok(())
+        let larval = Arc::new(larval);
+        self.states.larvals.insert(larval.clone());
+        Ok(larval)
     }
 
     /// Selector, limits, encapsulation and marks change; keys, counters, numbers and window stay.
@@ -273,10 +283,7 @@ impl Snapshot {
 
 /// What the kernel refuses, and what only userspace does: by name.
 fn check_state(spec: &StateSpec) -> Result<(), Refusal> {
-    if spec.proto != Proto::Esp {
-        let text = format!("uvti: proto {}: not supported in userspace, only esp", spec.proto.name());
-        return Err(Refusal::message(Errno::NotSupported, text));
-    }
+    check_proto(spec)?;
     if spec.src.is_ipv4() != spec.dst.is_ipv4() {
         return Err(Refusal::errno(Errno::Invalid));
     }
@@ -286,6 +293,14 @@ fn check_state(spec: &StateSpec) -> Result<(), Refusal> {
         return Err(Refusal::message(Errno::Invalid, "ESN replay window must be > 0"));
     }
     Ok(())
+}
+
+fn check_proto(spec: &StateSpec) -> Result<(), Refusal> {
+    if spec.proto == Proto::Esp {
+        return Ok(());
+    }
+    let text = format!("uvti: proto {}: not supported in userspace, only esp", spec.proto.name());
+    Err(Refusal::message(Errno::NotSupported, text))
 }
 
 /// kernel: net/xfrm/xfrm_user.c verify_newpolicy_info(); validate_tmpl(): an optional tunnel on output could be

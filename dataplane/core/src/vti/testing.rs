@@ -185,15 +185,15 @@ impl Lab {
             salt += 1;
             salt
         };
-        let mut apply = |tables: &mut Snapshot, op: Op| {
-            tables.apply(&op, &mut Context { now: NOW, random: &mut random }).expect("a fine operation");
-        };
         self.devices.iter().for_each(|d| tables.put_device(d.clone()));
         tables.settings = self.settings;
         for s in &self.reserved {
-            let (min, max) = (s.spi.0, s.spi.0);
-            apply(&mut tables, Op::StateAlloc { spec: Box::new(s.clone()), min, max });
+            let mut cx = Context { now: NOW, random: &mut random };
+            tables.allocate(s, (s.spi.0, s.spi.0), &mut cx).expect("a free SPI");
         }
+        let mut apply = |tables: &mut Snapshot, op: Op| {
+            tables.apply(&op, &mut Context { now: NOW, random: &mut random }).expect("a fine operation");
+        };
         self.states.iter().for_each(|s| apply(&mut tables, Op::StateAdd(Box::new(s.clone()))));
         self.policies.iter().for_each(|p| apply(&mut tables, Op::PolicyAdd(Box::new(p.clone()))));
         for dir in &self.block_by_default {

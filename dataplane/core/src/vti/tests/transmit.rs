@@ -416,7 +416,7 @@ fn an_sa_that_is_missing_is_asked_for_once() {
     assert_eq!(acquires.len(), 1);
     let larval = tables.acquire(&acquires[0], NOW).unwrap();
     let (spec, sel) = (&larval.spec, larval.spec.sel.as_ref().unwrap());
-    assert_eq!((spec.spi, spec.mark, spec.reqid, spec.seq), (Spi(0), Mark::exact(KEY), 1, 1));
+    assert_eq!((spec.spi, spec.mark, spec.reqid, spec.seq.to_be()), (Spi(0), Mark::exact(KEY), 1, 1));
     assert_eq!(
         (sel.src.to_string(), sel.dport.value, sel.dev.as_deref()),
         ("10.1.0.2/32".into(), 5000, Some("vti0"))
@@ -446,10 +446,9 @@ fn a_state_that_is_added_delivers_its_larval_state() {
         let mut cx = Context { now: NOW, random: &mut random };
         let new = StateSpec { mark: Mark::exact(KEY), ..spec };
         let op = if reserved {
-            let alloc = Op::StateAlloc { spec: Box::new(new.clone()), min: 0x100, max: 0x100 };
-            tables.apply(&alloc, &mut cx).unwrap();
+            tables.allocate(&new, (0x100, 0x100), &mut cx).unwrap();
             assert_eq!(tables.states.larvals.iter().count(), 1, "the one that asked has the SPI");
-            assert!(tables.apply(&alloc, &mut cx).is_err(), "taken");
+            assert!(tables.allocate(&new, (0x100, 0x100), &mut cx).is_err(), "taken");
             assert!(tables.apply(&Op::StateAdd(Box::new(new.clone())), &mut cx).is_err(), "kernel: EEXIST");
             Op::StateUpdate(Box::new(new))
         } else {
