@@ -13,6 +13,7 @@ pub mod explain;
 pub mod guest;
 mod inject;
 pub mod ip;
+mod manual;
 mod metrics;
 mod notify;
 pub mod protocol;
