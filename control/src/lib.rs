@@ -10,6 +10,8 @@ mod drops;
 mod expect;
 pub mod explain;
 #[doc(hidden)]
+pub mod fuzzing;
+#[doc(hidden)]
 pub mod guest;
 mod inject;
 pub mod ip;
