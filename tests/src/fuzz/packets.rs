@@ -60,11 +60,14 @@ pub(super) fn esp_in(data: &[u8]) {
             0 => peer.esp(seq.into(), inner),
             _ => Buf::from_packet(inner),
         };
-        let spoilt = how >> 2;
-        if let Some(byte) = buf.bytes_mut().get_mut(usize::from(spoilt)).filter(|_| spoilt != 0) {
-            *byte ^= 1 << (seq & 7);
-        }
-        arrivals.push((buf, outer, (spoilt == 0 && how & 2 == 0).then_some(inner)));
+        let spoilt = match buf.bytes_mut().get_mut(usize::from(how >> 2)) {
+            Some(byte) if how >> 2 != 0 => {
+                *byte ^= 1 << (seq & 7);
+                true
+            }
+            _ => false,
+        };
+        arrivals.push((buf, outer, (!spoilt && how & 2 == 0).then_some(inner)));
     }
     let slot = |(buf, outer, _): &(Buf, Outer, _)| {
         RxSlot::new(Incoming { buf: Buf::from_packet(buf.bytes()), outer: *outer })
