@@ -3,8 +3,8 @@
 use crate::breakdown::By;
 use crate::client::{Client, ClientError};
 use crate::protocol::Namespace;
-use crate::{compare, demo, drops, expect, explain, inject, ip, mtu, run, sysctl, views};
-use clap::{Parser, Subcommand};
+use crate::{compare, demo, drops, expect, explain, inject, ip, manual, mtu, run, sysctl, views};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use uvti_dataplane::worker::tamper::{Honest, Tamper};
 /// The Linux kernel's IPsec VTI as a userspace dataplane that counts every drop by its exact reason.
 #[derive(Debug, Parser)]
 #[command(name = "uvti", version, max_term_width = 100)]
-struct Cli {
+pub(crate) struct Cli {
     /// Control socket; otherwise that of the network namespace.
     #[arg(long, global = true, env = "UVTI_CONTROL", value_name = "PATH")]
     control: Option<PathBuf>,
@@ -94,6 +94,17 @@ enum Command {
     Compare(compare::Args),
     /// Run a command, and check what it added to the counters of a VTI, uvti's or the kernel's.
     Expect(expect::Args),
+    /// Print the completions of a shell: `source <(uvti completions bash)`.
+    Completions {
+        /// Which.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, one a command, into a folder.
+    Man {
+        /// An existing folder, for instance /usr/local/share/man/man1.
+        folder: PathBuf,
+    },
 }
 
 /// The program. Exit status 0 is success, 1 a failure, 2 a refusal or wrong usage, 255 iproute2's wrong argument.
@@ -136,6 +147,8 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
         Command::Demo(args) => finish(demo::run(&args)),
         Command::Compare(args) => compare::run(&args),
         Command::Expect(args) => expect::run(&args, control),
+        Command::Completions { shell } => finish(print(&manual::completions(Cli::command(), shell))),
+        Command::Man { folder } => finish(manual::write(Cli::command(), &folder).map(|()| ExitCode::SUCCESS)),
     }
 }
 

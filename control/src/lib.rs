@@ -10,9 +10,13 @@ mod drops;
 mod expect;
 pub mod explain;
 #[doc(hidden)]
+pub mod fuzzing;
+#[doc(hidden)]
 pub mod guest;
 mod inject;
 pub mod ip;
+mod manual;
+mod metrics;
 mod mtu;
 mod notify;
 pub mod protocol;

@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::ip::{batch, difference};
+use crate::metrics::Exporter;
 use crate::notify::notify;
 use crate::protocol::{Namespace, Request, Response};
 use crate::server::{self, Dataplane, Server};
@@ -11,6 +12,7 @@ use clap::ValueEnum;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -62,6 +64,9 @@ pub(crate) struct Args {
     /// as `other`.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_ROWS as u32, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     attribution_rows: u32,
+    /// Serve counters to Prometheus at this address and port, in the dataplane's namespace, to whoever asks.
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
     /// Let `uvti inject` plant faults in this dataplane, for labs. Without it nothing of that is on a packet's way.
     #[arg(long)]
     allow_inject: bool,
@@ -142,6 +147,7 @@ pub(crate) fn run<T: Tamper>(
         Some(path) => Server::bind(path),
         None => Server::bind_for(Namespace::Own.inode()?),
     }?;
+    let exporter = args.metrics.map(exporter).transpose()?;
     let text = args.batch.as_deref().map(read).transpose()?;
     let events = Events::subscribe().context("cannot follow the host's routes")?;
     let listener = Listener::open().context("cannot hear ICMP: root or CAP_NET_RAW is needed")?;
@@ -153,10 +159,16 @@ pub(crate) fn run<T: Tamper>(
         engine.stop();
         return Ok(code);
     }
-    serve(&server, &service, (events, listener), &mut signals, args.batch.as_deref())?;
+    serve(&server, exporter.as_ref(), &service, (events, listener), &mut signals, args.batch.as_deref())?;
     notify("STOPPING=1");
     engine.stop();
     Ok(ExitCode::SUCCESS)
+}
+
+fn exporter(address: SocketAddr) -> anyhow::Result<Exporter> {
+    let exporter = Exporter::bind(address).with_context(|| format!("cannot serve metrics at {address}"))?;
+    tracing::info!(address = %exporter.address()?, "metrics");
+    Ok(exporter)
 }
 
 fn start<T: Tamper>(args: &Args, tamper: fn() -> T) -> anyhow::Result<(Arc<Engine>, Option<Injector>)> {
@@ -258,6 +270,7 @@ fn system_ip(words: &[String]) -> Result<(), String> {
 
 fn serve(
     server: &Server,
+    exporter: Option<&Exporter>,
     service: &Arc<Service>,
     (events, listener): (Events, Listener),
     signals: &mut Signals,
@@ -269,6 +282,9 @@ fn serve(
         scope.spawn(|| server.run(&dataplane, &stop));
         scope.spawn(|| upkeep(service, events));
         scope.spawn(|| listen(service, listener));
+        if let Some(exporter) = exporter {
+            scope.spawn(|| exporter.run(&dataplane, &stop));
+        }
         println!("ready");
         let _ = std::io::stdout().flush();
         notify("READY=1");
@@ -280,6 +296,7 @@ fn serve(
         }
         stop.store(true, Ordering::Release);
         server::wake(server.path());
+        exporter.iter().for_each(|exporter| exporter.wake());
         service.0.stop();
     });
     Ok(())

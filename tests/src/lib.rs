@@ -3,6 +3,7 @@
 //! On the host ([`require`], [`uml`]) a test boots one guest and hands it a group of cases. In the guest
 //! ([`guest`]) process 1 is our own `uvti-guest`: it loads the kernel's VTI, runs the group beside it
 //! ([`interop`], [`cover`], [`order`], [`views`]), writes one JSON line a case ([`outcome`]) and switches the guest off.
+//! What comes from outside is fuzzed by [`fuzz`].
 //! Below the groups lie the things they are made of: namespaces ([`netns`]), a VTI gateway that is either the
 //! kernel's or uvti's ([`gateway`]), traffic, captures, and packets made by hand.
 
@@ -11,6 +12,7 @@ pub mod capture;
 pub mod cover;
 pub mod esp;
 pub mod frame;
+pub mod fuzz;
 pub mod gateway;
 pub mod golden;
 pub mod guest;

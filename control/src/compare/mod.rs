@@ -154,6 +154,12 @@ fn read(files: &[PathBuf]) -> Result<Vec<Scenario>> {
     }
 }
 
+/// How many scenarios and statements a text has: for `fuzzing`. It includes itself.
+pub(crate) fn count(text: &str) -> Result<(usize, usize), String> {
+    let scenarios = file::parse("fuzz", text, &|_| Ok(text.to_owned())).map_err(|p| p.to_string())?;
+    Ok((scenarios.len(), scenarios.iter().map(|s| s.steps.len()).sum()))
+}
+
 /// The folder a file is in.
 fn folder(file: &Path) -> PathBuf {
     file.parent().map_or_else(PathBuf::new, Path::to_owned)

@@ -28,7 +28,8 @@ pub(super) fn read(path: &Path, only: Option<u64>) -> Result<Vec<Packet>> {
     }
 }
 
-fn packets(mut file: impl BufRead, only: Option<u64>) -> Result<Vec<Packet>> {
+/// The packets of what a file contains.
+pub(super) fn packets(mut file: impl BufRead, only: Option<u64>) -> Result<Vec<Packet>> {
     let magic = file.fill_buf()?.first_chunk::<4>().copied().unwrap_or_default();
     let mut wanted = Wanted { only, number: 0, packets: Vec::new() };
     // A pcapng starts with a section header block, in either byte order.

@@ -46,6 +46,25 @@ pub struct Args {
     words: Vec<String>,
 }
 
+/// What [`capture`] and [`words`] read, without a file or a command line: for `fuzzing`.
+pub(crate) fn packets_of(kind: u8, bytes: &[u8]) -> Vec<Vec<u8>> {
+    let text = String::from_utf8_lossy(bytes);
+    let flow: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    match kind % 4 {
+        0 => capture::packets(bytes, None)
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|(_, p)| p.ok())
+            .collect(),
+        1 => words::hex(&text).into_iter().collect(),
+        2 => words::flow(&flow).into_iter().collect(),
+        _ => match words::received(&flow) {
+            Ok(Query::Header { inner, .. }) => inner.into_iter().collect(),
+            _ => Vec::new(),
+        },
+    }
+}
+
 /// Exit status where nothing can be said.
 const CANNOT: u8 = 2;
 

@@ -47,7 +47,7 @@ pub(super) fn family(address: IpAddr) -> AddressFamily {
 }
 
 /// The host's own address: on a point-to-point link `Address` is the other end's.
-fn own(message: &AddressMessage) -> Option<IpAddr> {
+pub(super) fn own(message: &AddressMessage) -> Option<IpAddr> {
     let local = message.attributes.iter().find_map(|a| match a {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,

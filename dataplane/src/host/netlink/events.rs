@@ -34,6 +34,12 @@ impl Changes {
         self != Self::default()
     }
 
+    /// Notes all messages of a datagram.
+    pub(super) fn note_all(&mut self, datagram: &[u8]) {
+        let kind = |message: &[u8]| Some(u16::from_ne_bytes(*message.get(4..)?.first_chunk()?));
+        messages(datagram).filter_map(kind).for_each(|kind| self.note(kind));
+    }
+
     fn note(&mut self, message_type: u16) {
         match message_type {
             libc::RTM_NEWLINK | libc::RTM_DELLINK => self.links = true,
@@ -69,19 +75,13 @@ impl Events {
         loop {
             self.datagram.clear();
             match self.socket.recv(&mut self.datagram, 0) {
-                Ok(_) => self.types().for_each(|kind| changes.note(kind)),
+                Ok(_) => changes.note_all(&self.datagram),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(changes),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => changes = Changes::ALL,
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    /// Types of the messages in the datagram received last.
-    fn types(&self) -> impl Iterator<Item = u16> {
-        messages(&self.datagram)
-            .filter_map(|message| Some(u16::from_ne_bytes(*message.get(4..)?.first_chunk()?)))
     }
 }
 

@@ -36,7 +36,7 @@ pub struct Link {
 }
 
 impl Link {
-    fn read(message: &LinkMessage) -> Self {
+    pub(super) fn read(message: &LinkMessage) -> Self {
         let flags = message.header.flags;
         let mut link = Self {
             index: message.header.index,

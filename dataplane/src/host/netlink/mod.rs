@@ -2,6 +2,8 @@
 
 mod address;
 mod events;
+#[doc(hidden)]
+pub mod fuzzing;
 mod link;
 mod route;
 mod stats;

@@ -20,7 +20,7 @@ impl Netlink {
 }
 
 /// kernel: include/uapi/linux/if_link.h
-fn named(stats: &Stats64) -> Vec<(&'static str, u64)> {
+pub(super) fn named(stats: &Stats64) -> Vec<(&'static str, u64)> {
     macro_rules! fields { ($($name:ident)*) => { vec![$((stringify!($name), stats.$name)),*] } }
     fields!(
         rx_packets tx_packets rx_bytes tx_bytes rx_errors tx_errors rx_dropped tx_dropped multicast collisions

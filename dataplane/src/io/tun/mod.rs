@@ -1,6 +1,8 @@
 //! TUN devices: where inner packets come from and go to.
 
 mod create;
+#[doc(hidden)]
+pub mod fuzzing;
 mod offload;
 mod simple;
 #[cfg(test)]

@@ -127,7 +127,7 @@ impl Device for OffloadTun {
     }
 }
 
-enum Read {
+pub(super) enum Read {
     Whole(vnet::Task),
     Truncated,
 }
@@ -205,7 +205,7 @@ impl TunQueue for OffloadQueue {
 }
 
 /// Finishes what was read, cuts it if it is a super-packet, and appends it. How many packets it became.
-fn take_in(read: Read, mut buf: Buf, into: &mut Vec<FromHost>, pool: &mut Pool) -> usize {
+pub(super) fn take_in(read: Read, mut buf: Buf, into: &mut Vec<FromHost>, pool: &mut Pool) -> usize {
     let kind = match read {
         Read::Truncated => Kind::Truncated,
         Read::Whole(vnet::Task::Whole) => Kind::Packet,
