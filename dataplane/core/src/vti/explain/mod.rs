@@ -2,7 +2,7 @@
 //!
 //! [`transmit`] and [`receive`] call the functions that [`Transmitter`](super::Transmitter) and
 //! [`Receiver`](super::Receiver) call, on a private copy of the packet, and leave out what changes something. The list
-//! of checks is drawn from their verdict, so that it cannot say anything else. [`near`] then looks for what would
+//! of checks is drawn from their verdict, so that it cannot say anything else. `near` then looks for what would
 //! have made it pass; it comes after the verdict and cannot touch it.
 
 mod command;
