@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use uvti_tests::netns::Namespace;
 use uvti_tests::require::{Need, have};
@@ -40,7 +41,9 @@ impl Gateway {
             // Nothing is too big.
             "link set vti0 mtu 1400 up".to_owned(),
         ];
-        let file = std::env::temp_dir().join(format!("uvti-offload-{}-{host}", std::process::id()));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let file = std::env::temp_dir().join(format!("uvti-offload-{}-{number}", std::process::id()));
         std::fs::write(&file, lines.join("\n") + "\n").unwrap();
         let run = || {
             let mut command = Command::new(UVTI);

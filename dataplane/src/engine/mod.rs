@@ -14,6 +14,8 @@ mod upkeep;
 #[cfg(test)]
 mod hold_tests;
 #[cfg(test)]
+mod rekey_tests;
+#[cfg(test)]
 pub(crate) mod tests;
 
 pub use changes::note;

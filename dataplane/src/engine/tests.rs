@@ -152,8 +152,26 @@ pub(crate) fn tunnel(n: u32) -> Vec<Op> {
     ops
 }
 
+/// The same tunnel, seen from the other end: what the one sends to 10.2.*i* it receives, by the SA that sent it.
+pub(super) fn far_end(n: u32) -> Vec<Op> {
+    let mut ops = tunnel(n);
+    for op in &mut ops {
+        match op {
+            Op::LinkAdd(spec) => std::mem::swap(&mut spec.local, &mut spec.remote),
+            Op::PolicyAdd(p) if p.dir == Direction::In => {
+                let PolicySpec { sel, templates, .. } = &mut **p;
+                std::mem::swap(&mut sel.src, &mut sel.dst);
+                let t = &mut templates[0];
+                std::mem::swap(&mut t.src, &mut t.dst);
+            }
+            _ => {}
+        }
+    }
+    ops
+}
+
 /// Drops, for the message of a failed test.
-fn drops(engine: &Engine) -> Vec<(Reason, u64)> {
+pub(super) fn drops(engine: &Engine) -> Vec<(Reason, u64)> {
     let all = engine.totals().unwrap().all;
     Reason::ALL.iter().map(|r| (*r, all.dropped(*r))).filter(|(_, n)| *n > 0).collect()
 }
@@ -191,6 +209,13 @@ impl Lab {
         }
     }
 
+    /// A packet that the near end sent arrives here.
+    pub(super) fn arrives(&self, packet: &[u8]) {
+        let outer = Outer { src: LOCAL.parse().unwrap(), dst: REMOTE.parse().unwrap(), tos: 0, udp: None };
+        assert_eq!(packet[9], 50);
+        self.net[0].arrive(outer, &packet[20..]);
+    }
+
     pub(super) fn sent(&self) -> Vec<Vec<u8>> {
         self.net.iter().flat_map(|n| n.sent()).map(|p| p.packet).collect()
     }
@@ -207,29 +232,9 @@ fn packets_cross_two_engines_and_add_up() {
             wire.extend(a.sent());
             wire.len() == 200
         });
-        // The peer: the same tunnel, seen from the other end.
         let b = lab(workers, || Honest);
-        let mut ops = tunnel(4);
-        let Op::LinkAdd(spec) = &mut ops[0] else { panic!() };
-        std::mem::swap(&mut spec.local, &mut spec.remote);
-        for op in &mut ops {
-            if let Op::PolicyAdd(p) = op
-                && p.dir == Direction::In
-            {
-                // What A sends to 10.2.i B receives; its template is the SA that A sends by.
-                let PolicySpec { sel, templates, .. } = &mut **p;
-                std::mem::swap(&mut sel.src, &mut sel.dst);
-                let t = &mut templates[0];
-                std::mem::swap(&mut t.src, &mut t.dst);
-            }
-        }
-        b.engine.apply(&ops).unwrap();
-        for packet in &wire {
-            let outer =
-                Outer { src: LOCAL.parse().unwrap(), dst: REMOTE.parse().unwrap(), tos: 0, udp: None };
-            assert_eq!(packet[9], 50);
-            b.net[0].arrive(outer, &packet[20..]);
-        }
+        b.engine.apply(&far_end(4)).unwrap();
+        wire.iter().for_each(|packet| b.arrives(packet));
         let mut inner = Vec::new();
         until("200 packets delivered", || {
             inner.extend(b.tuns.lock().unwrap()[0].host_receives());
@@ -245,11 +250,7 @@ fn packets_cross_two_engines_and_add_up() {
         assert_eq!((sent[0].stats.tx_packets, sent[0].stats.tx_bytes), (200, 20_000));
         assert_eq!((received[0].stats.rx_packets, received[0].stats.rx_bytes), (200, 20_000));
         // A replay of everything is refused, each packet by reason.
-        for packet in &wire {
-            let outer =
-                Outer { src: LOCAL.parse().unwrap(), dst: REMOTE.parse().unwrap(), tos: 0, udp: None };
-            b.net[0].arrive(outer, &packet[20..]);
-        }
+        wire.iter().for_each(|packet| b.arrives(packet));
         until("200 duplicates", || dropped(&b.engine, Reason::RxReplayDuplicate) == 200);
         assert_eq!(b.engine.links().unwrap()[0].stats.rx_errors, 200);
     }

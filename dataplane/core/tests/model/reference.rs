@@ -270,13 +270,34 @@ impl Reference {
     pub(crate) fn receive(&mut self, packet: &Arrival) -> Fate {
         let fate = match self.tunnel(packet) {
             Some(link) => self.input(&link, packet),
-            None => {
-                let known =
-                    packet.shape != Shape::Short && self.received(packet.dst, packet.spi, 0).is_some();
-                Err((None, if known { Reason::RxNoTunnelKnownSa } else { Reason::RxNoTunnel }))
-            }
+            None => Err((None, self.plain_input(packet))),
         };
         self.count(fate)
+    }
+
+    /// Without a device the host's own ESP takes the packet: an SA that can opens it and is charged, and then no policy
+    /// wants it.
+    ///
+    /// kernel: net/ipv4/esp4.c
+    fn plain_input(&mut self, packet: &Arrival) -> Reason {
+        let found = self.received(packet.dst, packet.spi, 0).filter(|_| packet.shape != Shape::Short);
+        let Some(at) = found else { return Reason::RxNoTunnel };
+        let spec = &self.states[at].spec;
+        let opens = spec.mode == Mode::Tunnel
+            && spec.dir != Some(SaDirection::Out)
+            && spec.encap.is_some() == packet.udp;
+        match opens.then(|| open(&mut self.states[at], packet)) {
+            Some(Err(Reason::RxSaExpired)) => {
+                self.states.remove(at);
+                Reason::RxSaExpired
+            }
+            // What is in it nobody looks at.
+            None
+            | Some(Ok(()) | Err(Reason::RxInnerProto | Reason::RxInnerShort | Reason::RxInnerVersion)) => {
+                Reason::RxNoTunnelKnownSa
+            }
+            Some(Err(reason)) => reason,
+        }
     }
 
     /// The device that names both ends, else the far end alone, else the near one, else none. One that is down is not
@@ -318,10 +339,11 @@ impl Reference {
             return Ok(carried(None));
         }
         let spec = &self.states[at].spec;
-        if !selects(&spec.selector(), &packet.flow, "") {
+        let flow = seen_by(spec, packet);
+        if !selects(&spec.selector(), &flow, "") {
             return Err(here(Reason::RxSelectorMismatch));
         }
-        let policy = self.policy(Direction::In, &packet.flow, link.name, link.key);
+        let policy = self.policy(Direction::In, &flow, link.name, link.key);
         let policy = policy.ok_or(here(Reason::RxNoPolicy))?;
         if policy.action == Action::Block {
             return Err(here(Reason::RxPolicyBlock));
@@ -407,6 +429,19 @@ fn open(state: &mut State, packet: &Arrival) -> Result<(), Reason> {
         Shape::OtherVersion => Err(Reason::RxInnerVersion),
         _ => Ok(()),
     }
+}
+
+/// An SA whose selector has a family reads what it carried as a packet of that family. Addresses and ports of one that is
+/// none are such as no selector here names.
+fn seen_by(spec: &StateSpec, packet: &Arrival) -> Flow {
+    let wants_v4 = spec.selector().family.map(|f| f == uvti_core::xfrm::Family::V4);
+    let is_v4 = packet.flow.dst.is_ipv4();
+    let nowhere: IpAddr = match wants_v4 {
+        Some(true) if !is_v4 => [0; 4].into(),
+        Some(false) if is_v4 && packet.len >= 40 => [0; 16].into(),
+        _ => return packet.flow,
+    };
+    Flow { src: nowhere, dst: nowhere, proto: 255, sport: 0, dport: 0 }
 }
 
 fn selects(sel: &Selector, flow: &Flow, dev: &str) -> bool {
