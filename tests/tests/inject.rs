@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use uvti_tests::netns::Namespace;
 use uvti_tests::require::{Need, have};
@@ -39,7 +40,9 @@ impl End {
             format!("addr add 10.9.0.{}/24 dev vti0", end + 1),
             "link set vti0 up".to_owned(),
         ];
-        let file = std::env::temp_dir().join(format!("uvti-inject-{}-{end}", std::process::id()));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let file = std::env::temp_dir().join(format!("uvti-inject-{}-{number}", std::process::id()));
         std::fs::write(&file, lines.join("\n") + "\n").unwrap();
         let mut program = Command::new(UVTI);
         program.args(["run", "--workers", "2", "--batch"]).arg(&file).args(flags).stdout(Stdio::piped());
