@@ -230,19 +230,7 @@ mod tests {
     /// A kernel's lines: 2 sent, 3 without SA, 2 at the end of their numbers, 4 in a loop, 1 too big; 6 forged.
     #[test]
     fn a_vtis_line_of_proc_net_dev_is_the_kernels() {
-        let any = std::net::Ipv4Addr::UNSPECIFIED.into();
-        let spec = LinkSpec {
-            name: "vti0".into(),
-            kind: LinkKind::Vti,
-            local: any,
-            remote: any,
-            ikey: 0,
-            okey: 0,
-            dev: None,
-            fwmark: 0,
-            mtu: None,
-            header: Default::default(),
-        };
+        let spec = LinkSpec::new("vti0", LinkKind::Vti);
         let stats = LinkStats {
             rx_errors: 6,
             rx_dropped: 6,

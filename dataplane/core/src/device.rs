@@ -3,7 +3,7 @@
 use crate::reason::LinkStats;
 use crate::xfrm::Family;
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Kind of a link that uvti owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -49,6 +49,28 @@ pub struct LinkSpec {
     pub header: TunnelHeader,
 }
 
+impl LinkSpec {
+    /// A device without options: any endpoints, no keys.
+    pub fn new(name: impl Into<String>, kind: LinkKind) -> Self {
+        let any = match kind {
+            LinkKind::Vti => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            LinkKind::Vti6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        Self {
+            name: name.into(),
+            kind,
+            local: any,
+            remote: any,
+            ikey: 0,
+            okey: 0,
+            dev: None,
+            fwmark: 0,
+            mtu: None,
+            header: TunnelHeader::default(),
+        }
+    }
+}
+
 /// What `ip tunnel` sets of an outer header. A VTI keeps and shows it, and sends by it nothing: its outer header is the
 /// SA's.
 ///
@@ -92,7 +114,7 @@ impl DeviceId {
 }
 
 /// A device as the datapath sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     /// Its number.
     pub id: DeviceId,

@@ -137,8 +137,8 @@ impl Engine {
     fn follow_udp_ports(&self, state: &mut State, tables: &Snapshot) {
         let wanted: BTreeSet<u16> = tables
             .states
-            .newest_first()
-            .into_iter()
+            .iter()
+            .filter(|sa| sa.run.alive())
             .filter_map(|sa| udp_port(state.host.as_mut(), sa))
             .collect();
         if wanted == state.udp_ports {
@@ -163,31 +163,30 @@ impl Engine {
         for key in keys {
             changed |= tables.put_route(key, state.host.route(key).0);
         }
-        let settings = sysctl::settings(&mut state, old.settings);
-        changed |= settings != old.settings;
-        tables.settings = settings;
-        let mut flags = sysctl::Flags::default();
+        changed |= look_at_sysctls(&mut state, &mut tables);
         for device in old.devices.iter() {
             let Some(link) = state.host.link(device.ifindex) else { continue };
-            let mut now = Device::clone(device);
-            now.spec.name = link.name;
-            (now.up, now.mtu, now.txqlen) = (link.up, link.mtu, link.txqlen);
-            flags.set(&mut state, &old, &mut now);
-            look_at_ends(state.host.as_mut(), &mut now);
-            if now.up != device.up
-                || now.mtu != device.mtu
-                || now.txqlen != device.txqlen
-                || now.disable_xfrm != device.disable_xfrm
-                || now.no_policy != device.no_policy
-                || now.local_not_ours != device.local_not_ours
-                || now.remote_is_ours != device.remote_is_ours
-                || now.spec.name != device.spec.name
-            {
-                tables.put_device(now);
-                changed = true;
-            }
+            changed |= change_device(&mut tables, device.id, |now| {
+                now.spec.name = link.name;
+                (now.up, now.mtu, now.txqlen) = (link.up, link.mtu, link.txqlen);
+                look_at_ends(state.host.as_mut(), now);
+            });
         }
         if changed {
+            self.store(Arc::new(tables));
+        }
+    }
+
+    /// Looks at what the host sends no event about: sysctls, and the time.
+    pub(super) fn look(&self) {
+        let mut state = self.lock();
+        let mut tables = (*self.tables.load_full()).clone();
+        if tables.learned.expire(self.now()) {
+            // The routes are the host's again, which has to be asked.
+            drop(state);
+            return self.refresh();
+        }
+        if look_at_sysctls(&mut state, &mut tables) {
             self.store(Arc::new(tables));
         }
     }
@@ -259,6 +258,30 @@ fn learn_route(host: &mut dyn Host, tables: &mut Snapshot, spec: &StateSpec) {
     if tables.routes.find(&key).is_none() {
         tables.put_route(key, host.route(key).0);
     }
+}
+
+/// What sysctls say, in general and about each device; whether that is new.
+fn look_at_sysctls(state: &mut State, tables: &mut Snapshot) -> bool {
+    let settings = sysctl::settings(state, tables.settings);
+    let mut changed = settings != tables.settings;
+    tables.settings = settings;
+    let (seen, mut flags) = (tables.clone(), sysctl::Flags::default());
+    for device in seen.devices.iter() {
+        changed |= change_device(tables, device.id, |now| flags.set(state, &seen, now));
+    }
+    changed
+}
+
+/// Changes a device in the tables; whether that made a difference.
+fn change_device(tables: &mut Snapshot, id: DeviceId, change: impl FnOnce(&mut Device)) -> bool {
+    let Some(old) = tables.devices.get(id).cloned() else { return false };
+    let mut new = Device::clone(&old);
+    change(&mut new);
+    let differs = new != *old;
+    if differs {
+        tables.put_device(new);
+    }
+    differs
 }
 
 /// Whose addresses the endpoints of a `vti6` are.

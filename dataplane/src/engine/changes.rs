@@ -26,7 +26,7 @@ fn change(op: &Op, before: &Snapshot, after: &Snapshot) -> Option<Notice> {
         Op::PolicyAdd(spec) => policy(after, &named(spec), Change::Added),
         Op::PolicyUpdate(spec) => policy(after, &named(spec), Change::Updated),
         Op::PolicyDel(id) => policy(before, id, Change::Deleted),
-        Op::PolicyFlush => (!before.policies.newest_first().is_empty()).then_some(Notice::PoliciesFlushed),
+        Op::PolicyFlush => (!before.policies.is_empty()).then_some(Notice::PoliciesFlushed),
         Op::PolicyDefault { .. } => Some(Notice::Defaults(after.policies.defaults)),
         Op::LinkAdd(_) | Op::LinkChange(_) | Op::LinkDel { .. } => None,
     }

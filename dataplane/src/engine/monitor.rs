@@ -155,7 +155,7 @@ impl Engine {
         }
         let mut next = (*tables).clone();
         let over = next.expire_larvals(now);
-        self.tables.store(Arc::new(next));
+        self.store(Arc::new(next));
         for larval in over {
             state.monitors.tell(&Notice::Expired { state: Box::new(larval.info()), hard: true });
         }
@@ -176,7 +176,7 @@ impl Engine {
         if tables.settings.key_manager != key_manager {
             let mut next = (*tables).clone();
             next.settings.key_manager = key_manager;
-            self.tables.store(Arc::new(next));
+            self.store(Arc::new(next));
         }
     }
 
@@ -185,7 +185,7 @@ impl Engine {
         let state = self.lock();
         let mut next = (*self.tables.load_full()).clone();
         let Some(larval) = next.acquire(acquire, self.now()) else { return };
-        self.tables.store(Arc::new(next));
+        self.store(Arc::new(next));
         let (larval, policy) = (Box::new(larval.info()), Box::new(acquire.policy.info()));
         state.monitors.tell(&Notice::Acquire { larval, policy });
     }

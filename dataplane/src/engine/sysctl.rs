@@ -78,7 +78,7 @@ impl Engine {
             None => _ = state.held.0.insert(name.into(), value.into()),
         }
         drop(state);
-        self.refresh();
+        self.look();
         Ok(())
     }
 }

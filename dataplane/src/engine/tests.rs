@@ -86,18 +86,8 @@ pub(crate) const LOCAL: &str = "198.51.100.1";
 pub(crate) const REMOTE: &str = "198.51.100.2";
 
 pub(crate) fn link() -> LinkSpec {
-    LinkSpec {
-        name: "vti0".into(),
-        kind: LinkKind::Vti,
-        local: LOCAL.parse().unwrap(),
-        remote: REMOTE.parse().unwrap(),
-        ikey: 1,
-        okey: 1,
-        dev: None,
-        fwmark: 0,
-        mtu: None,
-        header: Default::default(),
-    }
+    let (local, remote) = (LOCAL.parse().unwrap(), REMOTE.parse().unwrap());
+    LinkSpec { local, remote, ikey: 1, okey: 1, ..LinkSpec::new("vti0", LinkKind::Vti) }
 }
 
 pub(crate) fn sa(src: &str, dst: &str, spi: u32) -> StateSpec {

@@ -37,9 +37,12 @@ impl Engine {
                 self.remove_states(&dead);
                 self.tell_expired(&dead, true);
             }
-            if changed() || looked.elapsed() >= LOOK {
-                looked = Instant::now();
+            if changed() {
                 self.refresh();
+            }
+            if looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                self.look();
                 self.gather();
             }
         }

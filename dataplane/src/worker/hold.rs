@@ -50,7 +50,7 @@ struct Held {
 
 impl Hold {
     /// Keeps a packet, if there is room.
-    fn keep(&mut self, device: DeviceId, packet: &[u8], policy: &Arc<Policy>, now: Instant) -> bool {
+    fn keep(&mut self, device: DeviceId, packet: &[u8], policy: &Arc<Policy>) -> bool {
         if self.bytes + packet.len() > BYTES || !policy.hold() {
             return false;
         }
@@ -62,7 +62,7 @@ impl Hold {
                 policy: policy.clone(),
                 packets: [held].into(),
                 timeout: FIRST_LOOK,
-                due: now + FIRST_LOOK,
+                due: Instant::now() + FIRST_LOOK,
             }),
         }
         true
@@ -121,7 +121,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         if self.releasing {
             return self.refuse(id, buf, &with_policy(Reason::TxHeldNoSa, policy), None);
         }
-        if !self.hold.keep(id, buf.bytes(), policy, Instant::now()) {
+        if !self.hold.keep(id, buf.bytes(), policy) {
             return self.refuse(id, buf, &with_policy(Reason::TxHoldQueueFull, policy), None);
         }
         self.books.count(self.counters(id), Way::Tx, Count::Queued, 1);

@@ -66,7 +66,8 @@ impl<T: Tamper, A: Account> Worker<T, A> {
     fn carry_in(&mut self, came: Count, now: u64) {
         let mut burst = std::mem::take(&mut self.scratch.rx);
         self.opener.run(self.tables.load(), &mut burst, self.id, now);
-        if burst.iter().any(|s| s.device != DeviceId::NONE && !self.ports.contains_key(&s.device)) {
+        let served = |id: DeviceId| id == DeviceId::NONE || self.ports.contains_key(&id);
+        if burst.chunk_by(|a, b| a.device == b.device).any(|run| !served(run[0].device)) {
             // Newer than the last look at the messages: the port was sent before the tables were published.
             self.obey();
         }

@@ -370,10 +370,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
 
     /// Hands something to the upkeep thread, if there is room.
     fn report(&self, event: Event) {
-        match self.events.try_send(event) {
-            Ok(()) => self.gauges.events.high.raise(self.events.len() as u64),
-            Err(_) => self.gauges.events.drops.add(1),
-        }
+        report(&self.events, &self.gauges, event);
     }
 
     /// Drops one packet, and keeps its buffer.
@@ -462,6 +459,13 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             self.account.burst_done();
         }
         some
+    }
+}
+
+fn report(events: &Sender<Event>, gauges: &Gauges, event: Event) {
+    match events.try_send(event) {
+        Ok(()) => gauges.events.high.raise(events.len() as u64),
+        Err(_) => gauges.events.drops.add(1),
     }
 }
 

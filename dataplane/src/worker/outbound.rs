@@ -1,7 +1,7 @@
 //! From the device to the network.
 
 use super::tamper::Tamper;
-use super::{BURST, Event, Worker};
+use super::{BURST, Event, Worker, report};
 use crate::account::{Account, Count, Dropped};
 use crate::io::Outcome;
 use crate::io::tun::Kind;
@@ -71,7 +71,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             }
         }
         for acquire in self.transmitter.acquires() {
-            let _ = self.events.try_send(Event::Acquire(acquire));
+            report(&self.events, &self.gauges, Event::Acquire(acquire));
         }
         self.tamper.decided(&mut self.scratch.tx);
         let mut burst = std::mem::take(&mut self.scratch.tx);

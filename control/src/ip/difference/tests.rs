@@ -105,18 +105,8 @@ fn policy(net: u8, dir: Direction, priority: u32) -> PolicySpec {
 }
 
 fn link(name: u8, key: u32) -> LinkSpec {
-    LinkSpec {
-        name: format!("vti{name}"),
-        kind: LinkKind::Vti,
-        local: [198, 51, 100, 1].into(),
-        remote: [198, 51, 100, name].into(),
-        ikey: key,
-        okey: key,
-        dev: None,
-        fwmark: 0,
-        mtu: None,
-        header: Default::default(),
-    }
+    let (local, remote) = ([198, 51, 100, 1].into(), [198, 51, 100, name].into());
+    LinkSpec { local, remote, ikey: key, okey: key, ..LinkSpec::new(format!("vti{name}"), LinkKind::Vti) }
 }
 
 fn marks() -> impl Strategy<Value = Mark> {

@@ -50,24 +50,6 @@ fn find(words: &[String], names: &dyn Names) -> Option<LinkSpec> {
     names.link(name)
 }
 
-/// A device without options.
-pub(super) fn blank(name: String, kind: LinkKind) -> LinkSpec {
-    let any = unspecified(family_of(kind));
-    let header = TunnelHeader::default();
-    LinkSpec {
-        name,
-        kind,
-        local: any,
-        remote: any,
-        ikey: 0,
-        okey: 0,
-        dev: None,
-        fwmark: 0,
-        mtu: None,
-        header,
-    }
-}
-
 pub(super) const fn family_of(kind: LinkKind) -> Family {
     match kind {
         LinkKind::Vti => Family::V4,
@@ -90,7 +72,7 @@ fn add(words: &[String], names: &dyn Names) -> Result<Option<Command>, Fail> {
         Some(name) => name,
         None => names.free_name(kind.name()),
     };
-    let mut spec = LinkSpec { mtu: generic.mtu, ..blank(name.clone(), kind) };
+    let mut spec = LinkSpec { mtu: generic.mtu, ..LinkSpec::new(name.clone(), kind) };
     options(&mut rest, &mut spec, names)?;
     let then = generic.then.into_iter().map(|set| set_words(&name, set)).collect();
     Ok(Some(Command::Apply(Change { ops: vec![Op::LinkAdd(spec)], asker: Asker::Netlink, then })))

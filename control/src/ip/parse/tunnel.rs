@@ -1,7 +1,7 @@
 //! `ip tunnel` for tunnels of mode vti and vti6.
 
 use super::fields::unspecified;
-use super::link::{MAX_NAME, blank, family_of, keys, kind_of};
+use super::link::{MAX_NAME, family_of, keys, kind_of};
 use super::{Asker, Change, Command, Names};
 use crate::ip::dsfield;
 use crate::ip::words::{Fail, Words, address, begins, number};
@@ -75,7 +75,7 @@ pub(crate) fn names_mode(name: &str) -> bool {
 
 fn add(words: &[String], family: Option<Family>, names: &dyn Names) -> Result<Option<Command>, Fail> {
     let Some(kind) = mode_of(words, family) else { return Ok(None) };
-    let mut spec = blank(String::new(), kind);
+    let mut spec = LinkSpec::new(String::new(), kind);
     spec.header = TunnelHeader { by_ioctl: true, df: true, ..TunnelHeader::default() };
     arguments(words, &mut spec, names)?;
     if spec.name.is_empty() {

@@ -94,6 +94,11 @@ impl Policies {
         self.by_direction[dir as usize].len()
     }
 
+    /// Whether there is none at all.
+    pub fn is_empty(&self) -> bool {
+        self.by_direction.iter().all(|dir| dir.len() == 0)
+    }
+
     /// Policies of a direction in the order in which they are tried. Sorts them: for lists, not for packets.
     pub fn of(&self, dir: Direction) -> Vec<&Arc<Policy>> {
         let mut all: Vec<_> = self.by_direction[dir as usize].iter().collect();

@@ -67,6 +67,12 @@ impl<K: Hash + Eq, V> Memory<K, V> {
         self.entries.truncate(PLACES);
     }
 
+    /// The number of the burst at hand.
+    #[inline]
+    pub(super) fn burst(&self) -> u64 {
+        self.burst
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.entries.truncate(PLACES);

@@ -105,7 +105,6 @@ pub struct Transmitter {
     lanes: Vec<Lane>,
     /// Where the lane of an SA may be, by the low bits of its number.
     lane_hints: LaneHints,
-    burst: u64,
     /// SAs that reached a limit.
     deaths: u32,
     acquires: Vec<Acquire>,
@@ -157,7 +156,6 @@ impl Transmitter {
     fn begin(&mut self, tables: &Arc<Snapshot>) {
         self.follow(tables);
         self.flows.begin();
-        self.burst += 1;
     }
 
     /// Finds what was decided for a flow, or decides. Once an SA has died, all is decided anew; that a flow cannot
@@ -176,7 +174,8 @@ impl Transmitter {
                     self.acquires.push(acquire);
                 }
                 let dying = result.as_ref().is_ok_and(|decision| decision.sa.run.dying());
-                let fate = Fate { result, dying, deaths: self.deaths, burst: self.burst, lane: NO_LANE };
+                let fate =
+                    Fate { result, dying, deaths: self.deaths, burst: self.flows.burst(), lane: NO_LANE };
                 self.flows.put(key, fate, stale)
             }
         }
@@ -187,7 +186,7 @@ impl Transmitter {
         fate.deaths == self.deaths
             && match &fate.result {
                 Ok(decision) => decision.sa.run.alive() && decision.sa.run.dying() == fate.dying,
-                Err(_) => fate.burst == self.burst,
+                Err(_) => fate.burst == self.flows.burst(),
             }
     }
 
@@ -198,6 +197,7 @@ impl Transmitter {
     fn admit(&mut self, tables: &Snapshot, device: &Device, slot: &mut TxSlot, me: u16) {
         let Some(inner) = slot.inner else { return };
         slot.flow = FlowPlace(self.fate(tables, device, &inner.flow));
+        let burst = self.flows.burst();
         let Some(fate) = self.flows.get_mut(slot.flow.0) else { return };
         let decision = match &fate.result {
             Ok(decision) => decision,
@@ -214,9 +214,9 @@ impl Transmitter {
         } else if let Err(drop) = check_packet(tables, device, decision, &inner, slot.buf.bytes()) {
             slot.verdict = TxVerdict::Drop(drop);
         } else {
-            if fate.burst != self.burst || fate.lane == NO_LANE {
-                fate.burst = self.burst;
-                fate.lane = lane_of(&mut self.lanes, &mut self.lane_hints, self.burst, &decision.sa);
+            if fate.burst != burst || fate.lane == NO_LANE {
+                fate.burst = burst;
+                fate.lane = lane_of(&mut self.lanes, &mut self.lane_hints, burst, &decision.sa);
             }
             let lane = &mut self.lanes[fate.lane as usize];
             // One that is dying goes on with this packet; the next may find a better one.

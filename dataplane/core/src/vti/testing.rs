@@ -87,18 +87,7 @@ fn aead(name: &str, key_and_salt: u8) -> Algorithms {
 /// A VTI that is up.
 pub fn device(name: &str, ifindex: u32, local: IpAddr, remote: IpAddr, key: u32) -> Device {
     let (kind, mtu) = if local.is_ipv4() { (LinkKind::Vti, 1480) } else { (LinkKind::Vti6, 1460) };
-    let spec = LinkSpec {
-        name: name.into(),
-        kind,
-        local,
-        remote,
-        ikey: key,
-        okey: key,
-        dev: None,
-        fwmark: 0,
-        mtu: None,
-        header: Default::default(),
-    };
+    let spec = LinkSpec { local, remote, ikey: key, okey: key, ..LinkSpec::new(name, kind) };
     let id = DeviceId(ifindex);
     Device {
         id,

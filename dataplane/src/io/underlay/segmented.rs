@@ -71,6 +71,8 @@ impl SendPorts {
 /// One worker's way to send with `UDP_SEGMENT`.
 pub(super) struct Segmented {
     ports: SendPorts,
+    /// Those there were when this burst began.
+    open: Arc<Vec<SendPort>>,
     /// Sockets in use, with the batch of each.
     sockets: Vec<(u16, SendSocket)>,
     groups: Vec<Message>,
@@ -89,7 +91,16 @@ struct Message {
 
 impl Segmented {
     pub(super) fn new(ports: SendPorts) -> Self {
-        Self { ports, sockets: Vec::new(), groups: Vec::new(), taken: Vec::new(), segments: true }
+        let open = ports.0.load_full();
+        Self { ports, open, sockets: Vec::new(), groups: Vec::new(), taken: Vec::new(), segments: true }
+    }
+
+    /// Looks which ports there are: once a burst.
+    pub(super) fn begin(&mut self) {
+        let now = self.ports.0.load();
+        if !Arc::ptr_eq(&now, &self.open) {
+            self.open = Arc::clone(&now);
+        }
     }
 
     /// The port that a packet may be sent from this way: ESP in UDP over IPv4 with DF, whole, from a port of ours.
@@ -98,7 +109,7 @@ impl Segmented {
         let head: &[u8; HEADERS] = bytes.first_chunk()?;
         let fits = head[0] == 0x45 && head[9] == 17 && head[6..8] == [0x40, 0] && bytes.len() > HEADERS;
         let port = u16::from_be_bytes([head[20], head[21]]);
-        (fits && self.ports.0.load().iter().any(|(p, _)| *p == port)).then_some(port)
+        (fits && self.open.iter().any(|(p, _)| *p == port)).then_some(port)
     }
 
     /// Sends packets for each of which [`port`](Self::port) is `port`, and appends one outcome each.
@@ -156,8 +167,7 @@ impl Segmented {
 
     /// The worker's own batch on the shared socket.
     fn socket(&mut self, port: u16) -> Option<&mut SendSocket> {
-        let shared = self.ports.0.load();
-        let socket = &shared.iter().find(|(p, _)| *p == port)?.1;
+        let socket = &self.open.iter().find(|(p, _)| *p == port)?.1;
         let at = match self.sockets.iter().position(|(p, _)| *p == port) {
             // The port was closed and opened again.
             Some(at) if !self.sockets[at].1.is(socket) => {

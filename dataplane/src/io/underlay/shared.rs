@@ -11,7 +11,6 @@ use crate::io::{Burst, Pool};
 use crate::sys::sockopt;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use std::io::{self, Read};
-use std::os::fd::BorrowedFd;
 use uvti_core::packet::{Buf, Incoming, UDP_HEADER, UdpPorts};
 
 /// A raw socket that receives the ESP of one UDP port.
@@ -43,12 +42,9 @@ impl SharedPort {
         self.intake.recv(into, pool, max, |buf, _| judge(buf))
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.intake.fd()
-    }
-
-    pub(super) fn overflow(&self) -> u64 {
-        self.intake.overflow()
+    /// What it has in common with other receiving sockets.
+    pub(super) fn intake(&self) -> &Intake {
+        &self.intake
     }
 }
 

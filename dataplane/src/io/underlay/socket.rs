@@ -1,6 +1,7 @@
 //! The underlay over the host's IP stack: raw sockets for ESP, UDP sockets for NAT-T.
 
 use super::esp::EspSocket;
+use super::intake::Intake;
 use super::segmented::{Segmented, SendPorts};
 use super::send::{RawSender, addresses};
 use super::shared::SharedPort;
@@ -122,7 +123,7 @@ impl SocketUnderlay {
         if let Some((_, ports)) = &self.segmented {
             ports.close(port);
         }
-        self.closed.receive_overflow += source.overflow();
+        self.closed.receive_overflow += source.intake().overflow();
         true
     }
 
@@ -158,19 +159,11 @@ impl Source {
         }
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
+    fn intake(&self) -> &Intake {
         match self {
-            Source::Esp(socket) => socket.fd(),
-            Source::Udp(socket) => socket.fd(),
-            Source::Shared(socket) => socket.fd(),
-        }
-    }
-
-    fn overflow(&self) -> u64 {
-        match self {
-            Source::Esp(socket) => socket.overflow(),
-            Source::Udp(socket) => socket.overflow(),
-            Source::Shared(socket) => socket.overflow(),
+            Source::Esp(socket) => socket.intake(),
+            Source::Udp(socket) => socket.intake(),
+            Source::Shared(socket) => socket.intake(),
         }
     }
 }
@@ -193,6 +186,9 @@ impl Underlay for SocketUnderlay {
     }
 
     fn send_burst(&mut self, packets: &[Outgoing], outcomes: &mut Vec<Outcome>) {
+        if let Some((segmented, _)) = &mut self.segmented {
+            segmented.begin();
+        }
         let mut rest = packets;
         while let Some(first) = rest.first() {
             let way = self.way(first);
@@ -209,7 +205,7 @@ impl Underlay for SocketUnderlay {
     }
 
     fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        self.receivers.iter().map(Source::fd).collect()
+        self.receivers.iter().map(|source| source.intake().fd()).collect()
     }
 
     fn set_udp_ports(&mut self, ports: &[u16]) -> Vec<(u16, io::Error)> {
@@ -223,7 +219,7 @@ impl Underlay for SocketUnderlay {
     fn losses(&self) -> Losses {
         let v6 = self.v6.as_ref().map_or(0, RawSender::async_errors);
         let udp = self.segmented.as_ref().map_or(0, |(segmented, _)| segmented.async_errors());
-        let open: u64 = self.receivers.iter().map(Source::overflow).sum();
+        let open: u64 = self.receivers.iter().map(|source| source.intake().overflow()).sum();
         Losses {
             receive_overflow: self.closed.receive_overflow + open,
             async_errors: self.v4.async_errors() + v6 + udp,

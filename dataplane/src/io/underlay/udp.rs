@@ -8,7 +8,6 @@ use crate::sys::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::BorrowedFd;
 use uvti_core::packet::{Buf, Incoming, Outer, UdpPorts};
 
 /// kernel: include/uapi/linux/udp.h
@@ -52,12 +51,9 @@ impl UdpSocket {
         self.intake.socket()
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.intake.fd()
-    }
-
-    pub(super) fn overflow(&self) -> u64 {
-        self.intake.overflow()
+    /// What it has in common with other receiving sockets.
+    pub(super) fn intake(&self) -> &Intake {
+        &self.intake
     }
 }
 

@@ -315,7 +315,7 @@ impl Found<'_> {
                 Some(policy) => command::policy_line(&policy.spec),
                 None => format!(
                     "none of {} with dir in matches the inner packet and mark {:#x}",
-                    self.tables.policies.of(Direction::In).len(),
+                    self.tables.policies.count(Direction::In),
                     self.judged.device.as_ref()?.spec.ikey
                 ),
             },

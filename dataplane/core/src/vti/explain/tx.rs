@@ -200,7 +200,7 @@ impl<'a> Found<'a> {
                 Some(policy) => command::policy_line(&policy.spec),
                 None => format!(
                     "none of {} with dir out matches the packet and mark {:#x}",
-                    self.tables.policies.of(crate::xfrm::Direction::Out).len(),
+                    self.tables.policies.count(crate::xfrm::Direction::Out),
                     device.okey
                 ),
             }),
