@@ -57,8 +57,9 @@ impl Stream {
                 continue;
             }
             packet[NUMBER].copy_from_slice(&sent.to_be_bytes());
-            tun.host_sends(&packet);
+            // Counted first: what is on its way by the old SA must be among those that a rekey waits for.
             self.sent.store(sent + 1, Ordering::SeqCst);
+            tun.host_sends(&packet);
         }
     }
 
