@@ -152,14 +152,14 @@ pub(crate) fn run<T: Tamper>(
     let events = Events::subscribe().context("cannot follow the host's routes")?;
     let listener = Listener::open().context("cannot hear ICMP: root or CAP_NET_RAW is needed")?;
     let (engine, injector) = start(args, tamper)?;
-    let service = Arc::new(Service(engine.clone(), injector));
+    let service = Arc::new(Service(engine.clone(), injector, listener));
     if let (Some(file), Some(text)) = (&args.batch, &text)
         && let Err(code) = load(&service, &file.display().to_string(), text)
     {
         engine.stop();
         return Ok(code);
     }
-    serve(&server, exporter.as_ref(), &service, (events, listener), &mut signals, args.batch.as_deref())?;
+    serve(&server, exporter.as_ref(), &service, events, &mut signals, args.batch.as_deref())?;
     notify("STOPPING=1");
     engine.stop();
     Ok(ExitCode::SUCCESS)
@@ -272,7 +272,7 @@ fn serve(
     server: &Server,
     exporter: Option<&Exporter>,
     service: &Arc<Service>,
-    (events, listener): (Events, Listener),
+    events: Events,
     signals: &mut Signals,
     batch: Option<&Path>,
 ) -> anyhow::Result<()> {
@@ -281,7 +281,7 @@ fn serve(
     thread::scope(|scope| {
         scope.spawn(|| server.run(&dataplane, &stop));
         scope.spawn(|| upkeep(service, events));
-        scope.spawn(|| listen(service, listener));
+        scope.spawn(|| listen(service));
         if let Some(exporter) = exporter {
             scope.spawn(|| exporter.run(&dataplane, &stop));
         }
@@ -314,12 +314,12 @@ fn upkeep(service: &Service, mut events: Events) {
 }
 
 /// What routers report of the paths.
-fn listen(service: &Service, mut listener: Listener) {
+fn listen(service: &Service) {
     while !service.0.stopped() {
-        let heard = listener.listen(Duration::from_millis(200), |report| _ = service.0.hear(report));
-        if let Err(error) = heard {
-            tracing::warn!(%error, "cannot hear of path MTUs");
+        if let Err(error) = service.2.wait(Duration::from_millis(200)) {
+            tracing::warn!(%error, "cannot wait for reports of path MTUs");
         }
+        service.hear();
     }
 }
 

@@ -61,7 +61,7 @@ pub trait Dataplane: Send + Sync {
     fn check(&self) -> CheckReport;
     /// What would become of a packet, or why that cannot be said.
     fn explain(&self, query: &Query) -> Result<Explanation, String>;
-    /// Looks at the host's links and routes now.
+    /// Looks at the host's links and routes now, and at what routers have reported.
     fn refresh(&self);
     /// Replaces the configuration by that of a batch file.
     fn reload(&self, text: &str, file: &str) -> Reloaded;

@@ -19,6 +19,7 @@ use uvti_core::xfrm::{Action, Direction, PolicyId, PolicyInfo, SaId, StateInfo, 
 use uvti_dataplane::account::Cells;
 use uvti_dataplane::engine::{Engine, Identity, Monitor, Queue, Topics, Totals as EngineTotals};
 use uvti_dataplane::host::netlink::Netlink;
+use uvti_dataplane::host::pmtu::Listener;
 use uvti_dataplane::inject::Injector;
 
 /// The names that a batch file may mention when it is applied here.
@@ -39,9 +40,18 @@ pub(crate) struct Service(
     pub(crate) Arc<Engine>,
     /// Where faults are allowed.
     pub(crate) Option<Injector>,
+    /// Hears what routers report of paths.
+    pub(crate) Listener,
 );
 
 impl Service {
+    /// Takes what routers have reported of paths by now.
+    pub(crate) fn hear(&self) {
+        if let Err(error) = self.2.hear(|report| _ = self.0.hear(report)) {
+            tracing::warn!(%error, "cannot hear of path MTUs");
+        }
+    }
+
     /// States that were configured: no larval ones.
     pub(crate) fn configured(&self) -> Vec<StateInfo> {
         self.0.tables().states.newest_first().into_iter().map(|sa| sa.info()).collect()
@@ -133,6 +143,7 @@ impl Dataplane for Service {
     }
 
     fn refresh(&self) {
+        self.hear();
         self.0.refresh();
     }
 

@@ -199,7 +199,9 @@ impl Lab {
         for packet in packet::injected(inject)? {
             write(&self.wan, &frame(WAN, WAN_FAR, &packet))?;
         }
-        self.settle()
+        self.settle()?;
+        // What ICMP reports is heard by a thread of its own.
+        self.engine.refresh()
     }
 
     /// Waits until nothing changes any more: two looks alike, each of them after the engine has gone round once.

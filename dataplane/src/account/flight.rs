@@ -54,7 +54,7 @@ impl FlightRecorder {
         page
     }
 
-    /// Packets that were not recorded because somebody was reading at that moment.
+    /// Packets that were not recorded because somebody was reading at that moment, and at the one before.
     pub fn skipped(&self) -> u64 {
         self.tapes.iter().map(|tape| tape.skipped()).sum()
     }

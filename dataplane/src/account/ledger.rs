@@ -47,6 +47,7 @@ impl Account for Ledger {
 
     fn turn_page(&mut self) {
         self.attribution.turn_page();
+        self.recorder.catch_up();
     }
 }
 

@@ -105,7 +105,7 @@ impl Tape {
         Self { worker, keep, rings: Mutex::new(rings), skipped: AtomicU64::new(0) }
     }
 
-    /// Packets that were not recorded because somebody was reading at that moment.
+    /// Packets that were not recorded because somebody was reading at that moment, and at the one before.
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Relaxed)
     }
@@ -118,7 +118,7 @@ impl Tape {
         let more = places.len() > most;
         places.truncate(most);
         let reached = if more { places.last().map_or(seq, |(seq, ..)| *seq) } else { end };
-        // A lock a packet: the worker does not wait for a reader, it skips.
+        // A lock a packet, so that the worker seldom meets it.
         into.extend(places.into_iter().filter_map(|place| self.lock().record(place)));
         reached
     }
@@ -127,12 +127,27 @@ impl Tape {
         // Nothing under the lock is half done when it panics.
         self.rings.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// As `lock`, unless somebody has it.
+    fn free(&self) -> Option<MutexGuard<'_, Rings>> {
+        match self.rings.try_lock() {
+            Ok(rings) => Some(rings),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
 }
 
 /// Where a record is: its place on the tape, its reason, its place in the ring.
 type Place = (u64, Reason, usize);
 
 impl Rings {
+    fn push(&mut self, keep: usize, record: Record, packet: &[u8]) {
+        self.seq += 1;
+        let ring = &mut self.rings[record.reason as usize];
+        ring.push(keep, Record { seq: self.seq, ..record }, packet);
+    }
+
     fn places(&self, after: u64, reason: Option<Reason>) -> (Vec<Place>, u64) {
         let wanted = Reason::ALL.iter().filter(|r| reason.is_none_or(|wanted| wanted == **r));
         let places = wanted.flat_map(|r| {
@@ -172,10 +187,19 @@ impl Ring {
 #[derive(Debug)]
 pub struct Recorder {
     tape: Arc<Tape>,
+    /// The first record that met a reader: the worker does not wait, and comes back with it.
+    late: Late,
     /// By reason: packets recorded or skipped.
     wanted: Box<[u64; Reason::COUNT]>,
     /// A bit for each reason that this burst has recorded.
     burst: u128,
+}
+
+/// Room for one record and its packet.
+#[derive(Debug, Default)]
+struct Late {
+    record: Option<Record>,
+    packet: Contents,
 }
 
 const _: () = assert!(Reason::COUNT <= u128::BITS as usize, "a bit a reason");
@@ -183,7 +207,9 @@ const _: () = assert!(Reason::COUNT <= u128::BITS as usize, "a bit a reason");
 impl Recorder {
     /// Writes to `tape`, alone.
     pub fn new(tape: Arc<Tape>) -> Self {
-        Self { tape, wanted: Box::new([0; Reason::COUNT]), burst: 0 }
+        let late =
+            Late { record: None, packet: Contents(Vec::with_capacity(if tape.keep > 0 { SNAP } else { 0 })) };
+        Self { tape, late, wanted: Box::new([0; Reason::COUNT]), burst: 0 }
     }
 
     /// Records a packet that was dropped at `now` (nanoseconds since the Unix epoch), if it is the first of its reason
@@ -203,21 +229,21 @@ impl Recorder {
         self.burst = 0;
     }
 
+    /// Writes down what had to wait for a reader, if none is in the way now.
+    pub fn catch_up(&mut self) {
+        if self.late.record.is_some()
+            && let Some(mut rings) = self.tape.free()
+        {
+            self.late.write(&mut rings, self.tape.keep);
+        }
+    }
+
     fn record(&mut self, dropped: &Dropped<'_>, now: u64) {
         let (tape, drop) = (&*self.tape, dropped.drop);
         let nth = &mut self.wanted[drop.reason as usize];
         *nth += 1;
-        let mut rings = match tape.rings.try_lock() {
-            Ok(rings) => rings,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                tape.skipped.store(tape.skipped.load(Relaxed) + 1, Relaxed);
-                return;
-            }
-        };
-        rings.seq += 1;
         let record = Record {
-            seq: rings.seq,
+            seq: 0,
             nth: *nth,
             time: now,
             worker: tape.worker,
@@ -229,7 +255,28 @@ impl Recorder {
             len: dropped.packet.len(),
             packet: Contents::default(),
         };
-        rings.rings[drop.reason as usize].push(tape.keep, record, dropped.packet);
+        match tape.free() {
+            Some(mut rings) => {
+                self.late.write(&mut rings, tape.keep);
+                rings.push(tape.keep, record, dropped.packet);
+            }
+            None if self.late.record.is_none() => self.late.keep(record, dropped.packet),
+            None => tape.skipped.store(tape.skipped.load(Relaxed) + 1, Relaxed),
+        }
+    }
+}
+
+impl Late {
+    fn keep(&mut self, record: Record, packet: &[u8]) {
+        self.record = Some(record);
+        self.packet.0.clear();
+        self.packet.0.extend_from_slice(&packet[..packet.len().min(SNAP)]);
+    }
+
+    fn write(&mut self, rings: &mut Rings, keep: usize) {
+        if let Some(record) = self.record.take() {
+            rings.push(keep, record, &self.packet);
+        }
     }
 }
 
@@ -324,16 +371,36 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_does_not_wait_for_a_reader_but_counts() {
+    fn a_worker_does_not_wait_for_a_reader_but_comes_back_with_one_and_counts_the_rest() {
         let (tape, mut recorder) = recorder();
         let reading = tape.lock();
-        drop_one(&mut recorder, Reason::TxNoSa, b"", 1);
+        for i in 1..=3_u8 {
+            drop_one(&mut recorder, Reason::TxNoSa, &[i; 9000], i.into());
+            recorder.burst_done();
+            recorder.catch_up();
+        }
         drop(reading);
+        assert_eq!(tape.skipped(), 2);
+        let seen = || -> Vec<_> { all(&tape).iter().map(|r| (r.time, r.nth, r.seq, r.packet[0])).collect() };
+        assert_eq!(seen(), []);
+        recorder.catch_up();
+        assert_eq!(seen(), [(1, 1, 1, 1)]);
+        recorder.catch_up();
+        drop_one(&mut recorder, Reason::TxNoSa, &[4], 4);
+        assert_eq!(seen(), [(1, 1, 1, 1), (4, 4, 2, 4)]);
+        assert_eq!(tape.skipped(), 2);
+    }
+
+    #[test]
+    fn the_next_drop_writes_down_the_one_that_waited() {
+        let (tape, mut recorder) = recorder();
+        let reading = tape.lock();
+        drop_one(&mut recorder, Reason::TxNoSa, &[1; 9000], 1);
         recorder.burst_done();
-        drop_one(&mut recorder, Reason::TxNoSa, b"", 2);
-        assert_eq!(tape.skipped(), 1);
-        let records = all(&tape);
-        assert_eq!((records.len(), records[0].time, records[0].nth), (1, 2, 2));
+        drop(reading);
+        drop_one(&mut recorder, Reason::TxTooBig, &[2], 2);
+        let seen: Vec<_> = all(&tape).iter().map(|r| (r.time, r.seq, r.packet.len())).collect();
+        assert_eq!((seen, tape.skipped()), (vec![(1, 1, SNAP), (2, 2, 1)], 0));
     }
 
     #[test]

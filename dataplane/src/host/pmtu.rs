@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use uvti_core::vti::pmtu::Report;
 
@@ -24,7 +25,8 @@ pub struct Listener {
     v4: Socket,
     /// Absent on a host without IPv6.
     v6: Option<Socket>,
-    buffer: Vec<u8>,
+    /// Whoever holds it reads: who comes later knows that what had arrived has been heard.
+    buffer: Mutex<Vec<u8>>,
 }
 
 impl Listener {
@@ -42,20 +44,27 @@ impl Listener {
             Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
             Err(error) => return Err(error),
         };
-        Ok(Self { v4, v6, buffer: vec![0; LONGEST] })
+        Ok(Self { v4, v6, buffer: Mutex::new(vec![0; LONGEST]) })
     }
 
-    /// Waits up to `patience` for ICMP, and hands on what all that has come reports.
-    pub fn listen(&mut self, patience: Duration, mut hear: impl FnMut(&Report)) -> io::Result<()> {
+    /// Waits up to `patience` for ICMP.
+    pub fn wait(&self, patience: Duration) -> io::Result<()> {
         let limit = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
         let sockets = std::iter::once(&self.v4).chain(&self.v6);
         let mut fds: Vec<_> = sockets.map(|s| PollFd::from_borrowed_fd(s.as_fd(), PollFlags::IN)).collect();
         match poll(&mut fds, Some(&limit)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
         }
-        drain(&self.v4, &mut self.buffer, Report::from_ipv4, &mut hear)?;
-        self.v6.iter().try_for_each(|v6| drain(v6, &mut self.buffer, Report::from_icmpv6, &mut hear))
+    }
+
+    /// Hands on what all ICMP that has come reports. What another thread took just before has been handed on, too,
+    /// when this returns.
+    pub fn hear(&self, mut hear: impl FnMut(&Report)) -> io::Result<()> {
+        // Its contents do not matter when somebody panicked.
+        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        drain(&self.v4, &mut buffer, Report::from_ipv4, &mut hear)?;
+        self.v6.iter().try_for_each(|v6| drain(v6, &mut buffer, Report::from_icmpv6, &mut hear))
     }
 }
 
