@@ -5,12 +5,18 @@ use uvti_core::packet::Buf;
 /// The longest IP packet without extension: the total length field has 16 bits.
 pub const PACKET_MAX: usize = 65_535;
 
+/// Most buffers kept for many packets at once.
+const LARGE: usize = 64;
+
 /// Buffers of one capacity, at most a given number of them.
 ///
-/// The memory of a buffer is zeroed lazily by the system, so that a capacity of 64 KiB costs what is used of it.
+/// The memory of a buffer is zeroed lazily by the system, so that a capacity of 64 KiB costs what is used of it. What
+/// is read many packets at a time uses all of it: such buffers are kept apart, or in the end all would be large.
 #[derive(Debug)]
 pub struct Pool {
     free: Vec<Buf>,
+    /// Those that held many packets.
+    large: Vec<Buf>,
     capacity: usize,
     /// How many more may be allocated.
     unborn: usize,
@@ -25,7 +31,7 @@ impl Pool {
 
     /// At most `limit` buffers for packets of less than `capacity` bytes.
     pub fn with_capacity(limit: usize, capacity: usize) -> Self {
-        Self { free: Vec::with_capacity(limit), capacity, unborn: limit }
+        Self { free: Vec::with_capacity(limit), large: Vec::with_capacity(LARGE), capacity, unborn: limit }
     }
 
     /// An empty buffer; `None` while all of them are out.
@@ -51,6 +57,25 @@ impl Pool {
         }
     }
 
+    /// An empty buffer to read many packets into at once; to be given back by [`Pool::put_large`], emptied of them by copy.
+    pub fn take_large(&mut self) -> Buf {
+        self.large.pop().unwrap_or_else(|| Buf::with_capacity(self.capacity))
+    }
+
+    /// Takes back a buffer that held many packets, or may have.
+    pub fn put_large(&mut self, mut buf: Buf) {
+        if self.large.len() < LARGE {
+            buf.clear();
+            self.large.push(buf);
+        }
+    }
+
+    /// Takes back one of its buffers that held many packets unexpectedly: another is allocated in its place.
+    pub fn grown(&mut self, buf: Buf) {
+        self.put_large(buf);
+        self.unborn += 1;
+    }
+
     /// Buffers that can be taken now.
     pub fn available(&self) -> usize {
         self.free.len() + self.unborn
@@ -60,6 +85,22 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_ones_are_kept_apart() {
+        let mut pool = Pool::with_capacity(1, 100);
+        let large = pool.take_large();
+        let memory = large.bytes().as_ptr();
+        assert_eq!(pool.available(), 1, "they are not of those that the pool is asked for");
+        pool.put_large(large);
+        assert_ne!(pool.take().unwrap().bytes().as_ptr(), memory);
+        assert_eq!(pool.take_large().bytes().as_ptr(), memory, "no new allocation");
+        assert!(pool.take().is_none());
+        pool.grown(Buf::with_capacity(100));
+        assert_eq!(pool.available(), 1);
+        (0..2 * LARGE).for_each(|_| pool.put_large(Buf::with_capacity(100)));
+        assert_eq!(pool.large.len(), LARGE);
+    }
 
     #[test]
     fn bounded_and_recycling() {

@@ -50,6 +50,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             return false;
         };
         let id = refused.device.map_or(DeviceId::NONE, |d| d.id);
+        self.know(id);
         self.books.count(self.counters(id), Way::Rx, Count::In, 1);
         // What it carried: its outer header was no ESP's.
         self.refuse(id, packet.buf, &refused.reason.into(), None);
@@ -63,14 +64,18 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         self.carry_in(Count::HopIn, now);
     }
 
+    /// Looks at the messages if a device is newer than the last look at them: its port was sent before the tables
+    /// that name it were published.
+    fn know(&mut self, id: DeviceId) {
+        if id != DeviceId::NONE && !self.ports.contains_key(&id) {
+            self.obey();
+        }
+    }
+
     fn carry_in(&mut self, came: Count, now: u64) {
         let mut burst = std::mem::take(&mut self.scratch.rx);
         self.opener.run(self.tables.load(), &mut burst, self.id, now);
-        let served = |id: DeviceId| id == DeviceId::NONE || self.ports.contains_key(&id);
-        if burst.chunk_by(|a, b| a.device == b.device).any(|run| !served(run[0].device)) {
-            // Newer than the last look at the messages: the port was sent before the tables were published.
-            self.obey();
-        }
+        burst.chunk_by(|a, b| a.device == b.device).for_each(|run| self.know(run[0].device));
         // Packets of one device come together: counted and written by the run, not one by one.
         let (mut device, mut run) = (DeviceId::NONE, 0);
         for slot in burst.drain(..) {

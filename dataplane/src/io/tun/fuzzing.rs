@@ -14,6 +14,7 @@ pub fn packets(header: [u8; HEADER], frame: &[u8]) -> Vec<Option<Buf>> {
     let count = offload::take_in(
         offload::Read::Whole(vnet::read(header)),
         Buf::from_packet(frame),
+        false,
         &mut into,
         &mut pool,
     );

@@ -136,6 +136,8 @@ pub(super) enum Read {
 #[derive(Debug)]
 pub struct OffloadQueue {
     tun: Arc<OffloadTun>,
+    /// Whether the last packet read was a super-packet: the next one will be, too.
+    supers: bool,
     coalescer: Coalescer,
     header: Vec<u8>,
 }
@@ -143,7 +145,7 @@ pub struct OffloadQueue {
 impl OffloadQueue {
     /// Of this device.
     pub fn new(tun: Arc<OffloadTun>) -> Self {
-        Self { tun, coalescer: Coalescer::default(), header: Vec::new() }
+        Self { tun, supers: false, coalescer: Coalescer::default(), header: Vec::new() }
     }
 }
 
@@ -151,19 +153,23 @@ impl TunQueue for OffloadQueue {
     fn recv_burst(&mut self, into: &mut Vec<FromHost>, pool: &mut Pool, max: usize) -> io::Result<Burst> {
         let mut burst = Burst::default();
         while burst.received < max {
-            let buf = if pool.available() > RESERVE { pool.take() } else { None };
-            let Some(mut buf) = buf else {
+            if pool.available() <= RESERVE {
                 burst.starved = true;
                 break;
-            };
+            }
+            let large = self.supers;
+            let mut buf = if large { pool.take_large() } else { pool.take_or_make() };
             match self.tun.read(&mut buf) {
-                Ok(Some(read)) => burst.received += take_in(read, buf, into, pool),
+                Ok(Some(read)) => {
+                    self.supers = matches!(read, Read::Whole(vnet::Task::Segments { .. }));
+                    burst.received += take_in(read, buf, large, into, pool);
+                }
                 Ok(None) => {
-                    pool.put(buf);
+                    give_back(buf, large, pool);
                     break;
                 }
                 Err(error) => {
-                    pool.put(buf);
+                    give_back(buf, large, pool);
                     return Err(error);
                 }
             }
@@ -172,7 +178,7 @@ impl TunQueue for OffloadQueue {
     }
 
     fn send_burst(&mut self, packets: &mut [Buf], outcomes: &mut Vec<Outcome>) {
-        let Self { tun, coalescer, header } = self;
+        let Self { tun, coalescer, header, .. } = self;
         let base = outcomes.len();
         outcomes.resize(base + packets.len(), Outcome::Sent);
         let groups = coalescer.run(packets, tun.allow()).len();
@@ -204,8 +210,22 @@ impl TunQueue for OffloadQueue {
     }
 }
 
-/// Finishes what was read, cuts it if it is a super-packet, and appends it. How many packets it became.
-pub(super) fn take_in(read: Read, mut buf: Buf, into: &mut Vec<FromHost>, pool: &mut Pool) -> usize {
+fn give_back(buf: Buf, large: bool, pool: &mut Pool) {
+    match large {
+        true => pool.put_large(buf),
+        false => pool.put(buf),
+    }
+}
+
+/// Finishes what was read, cuts it if it is a super-packet, and appends it; a `large` buffer stays behind. How many packets
+/// it became.
+pub(super) fn take_in(
+    read: Read,
+    mut buf: Buf,
+    large: bool,
+    into: &mut Vec<FromHost>,
+    pool: &mut Pool,
+) -> usize {
     let kind = match read {
         Read::Truncated => Kind::Truncated,
         Read::Whole(vnet::Task::Whole) => Kind::Packet,
@@ -220,13 +240,21 @@ pub(super) fn take_in(read: Read, mut buf: Buf, into: &mut Vec<FromHost>, pool: 
             match Segments::new(buf.bytes(), transport, size, start.into()) {
                 Ok(segments) => {
                     let count = cut(&segments, into, pool);
-                    pool.put(buf);
+                    match large {
+                        true => pool.put_large(buf),
+                        false => pool.grown(buf),
+                    }
                     return count;
                 }
                 Err(_) => Kind::Misfit,
             }
         }
     };
+    if large {
+        let mut copy = pool.take_or_make();
+        copy.fill(buf.bytes());
+        pool.put_large(std::mem::replace(&mut buf, copy));
+    }
     into.push(FromHost { buf, kind });
     1
 }

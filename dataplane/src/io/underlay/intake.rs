@@ -56,63 +56,97 @@ impl Intake {
         max: usize,
         judge: impl Fn(Buf, &Datagram<'_>) -> Received,
     ) -> io::Result<Burst> {
-        let burst = self.fill(into, pool, max, judge);
-        // All go back: buffers kept here would starve the other sockets of the pool.
-        self.staged.drain(..).for_each(|buf| pool.put(buf));
-        burst
-    }
-
-    fn fill(
-        &mut self,
-        into: &mut Vec<Received>,
-        pool: &mut Pool,
-        max: usize,
-        judge: impl Fn(Buf, &Datagram<'_>) -> Received,
-    ) -> io::Result<Burst> {
         let mut burst = Burst::default();
         while burst.received < max {
             let wanted = BATCH.min((max - burst.received).div_ceil(self.dense));
-            while self.staged.len() < wanted {
-                match pool.take() {
-                    Some(buf) => self.staged.push(buf),
-                    None => break,
-                }
-            }
-            let offered = self.staged.len().min(wanted);
-            if offered == 0 {
+            // Where many came at once, many will: a packet that then comes alone is copied as they are.
+            let joined = self.dense > 1;
+            self.stage(pool, wanted, joined);
+            if self.staged.is_empty() {
                 burst.starved = true;
                 break;
             }
-            let received = match self.batch.receive(self.socket.as_fd(), &mut self.staged[..offered], 0) {
-                Ok(received) => received,
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => continue,
-                Err(errno) => return Err(errno.into()),
-            };
-            self.dense = 1;
-            for (i, mut buf) in self.staged.drain(..received).enumerate() {
-                let datagram = self.batch.datagram(i);
-                buf.set_len(datagram.len);
-                let before = into.len();
-                if let Some(count) = overflow(&datagram) {
-                    self.overflow += u64::from(count.wrapping_sub(self.dropped));
-                    self.dropped = count;
-                }
-                match datagram.truncated {
-                    true => {
-                        let from = datagram.source.map(|s| s.ip());
-                        into.push(Received::Damaged { buf, from, fault: Fault::Truncated });
-                    }
-                    false => take_apart(buf, &datagram, pool, |buf| into.push(judge(buf, &datagram))),
-                }
-                self.dense = self.dense.max(into.len() - before);
-                burst.received += into.len() - before;
+            let offered = self.staged.len();
+            let received = self.batch.receive(self.socket.as_fd(), &mut self.staged, 0);
+            let taken = received.unwrap_or(0);
+            let before = into.len();
+            self.take(taken, joined, into, pool, &judge);
+            burst.received += into.len() - before;
+            // All go back: buffers kept here would starve the other sockets of the pool.
+            let unused = self.staged.drain(..);
+            match joined {
+                true => unused.for_each(|buf| pool.put_large(buf)),
+                false => unused.for_each(|buf| pool.put(buf)),
             }
-            if received < offered {
-                break;
+            match received {
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+                Ok(_) if taken < offered => break,
+                Ok(_) => {}
             }
         }
         Ok(burst)
+    }
+
+    /// Gets buffers for up to `wanted` datagrams.
+    fn stage(&mut self, pool: &mut Pool, wanted: usize, joined: bool) {
+        match joined {
+            // Each will be cut into as many buffers of the pool as the densest had packets.
+            true => {
+                let wanted = wanted.min(pool.available() / self.dense);
+                self.staged.extend((0..wanted).map(|_| pool.take_large()));
+            }
+            false => self.staged.extend((0..wanted).map_while(|_| pool.take())),
+        }
+    }
+
+    /// Takes what was received out of the first `n` of the buffers staged.
+    fn take(
+        &mut self,
+        n: usize,
+        joined: bool,
+        into: &mut Vec<Received>,
+        pool: &mut Pool,
+        judge: &impl Fn(Buf, &Datagram<'_>) -> Received,
+    ) {
+        if n > 0 {
+            self.dense = 1;
+        }
+        for (i, mut buf) in self.staged.drain(..n).enumerate() {
+            let datagram = self.batch.datagram(i);
+            buf.set_len(datagram.len);
+            let before = into.len();
+            if let Some(count) = overflow(&datagram) {
+                self.overflow += u64::from(count.wrapping_sub(self.dropped));
+                self.dropped = count;
+            }
+            if datagram.truncated {
+                let from = datagram.source.map(|s| s.ip());
+                into.push(Received::Damaged { buf, from, fault: Fault::Truncated });
+                continue;
+            }
+            let size = joined_size(&datagram).filter(|size| *size < buf.len());
+            if size.is_none() && !joined {
+                into.push(judge(buf, &datagram));
+                continue;
+            }
+            let parts = size.map_or(1, |size| buf.len().div_ceil(size));
+            let mut rest = buf.bytes();
+            for _ in 0..parts {
+                let (part, behind) = rest.split_at(size.unwrap_or(rest.len()).min(rest.len()));
+                // One that the pool lacks is allocated, and not kept.
+                let mut copy = pool.take_or_make();
+                copy.fill(part);
+                into.push(judge(copy, &datagram));
+                rest = behind;
+            }
+            match joined {
+                true => pool.put_large(buf),
+                false => pool.grown(buf),
+            }
+            self.dense = self.dense.max(into.len() - before);
+        }
     }
 
     pub(super) fn socket(&self) -> &Socket {
@@ -134,20 +168,10 @@ fn overflow(datagram: &Datagram<'_>) -> Option<u32> {
     datagram.control.iter().find(|c| c.is(libc::SOL_SOCKET, libc::SO_RXQ_OVFL))?.number()
 }
 
-/// Hands on each packet of a datagram that the host joined (UDP_GRO), copied; any other as it is. A buffer that the pool
-/// lacks is allocated, and not kept.
-fn take_apart(buf: Buf, datagram: &Datagram<'_>, pool: &mut Pool, mut emit: impl FnMut(Buf)) {
-    let size = datagram.control.iter().find(|c| c.is(libc::SOL_UDP, UDP_GRO)).and_then(|c| c.number());
-    let size = size.map_or(0, |n| n as usize);
-    if size == 0 || size >= buf.len() {
-        return emit(buf);
-    }
-    for part in buf.bytes().chunks(size) {
-        let mut copy = pool.take_or_make();
-        copy.fill(part);
-        emit(copy);
-    }
-    pool.put(buf);
+/// The size of each packet but the last of a datagram that the host joined (UDP_GRO).
+fn joined_size(datagram: &Datagram<'_>) -> Option<usize> {
+    let size = datagram.control.iter().find(|c| c.is(libc::SOL_UDP, UDP_GRO))?.number()? as usize;
+    (size > 0).then_some(size)
 }
 
 /// Exempts a socket from the kernel's xfrm policies, in and out.
