@@ -126,6 +126,13 @@ mod tests {
     }
 
     #[test]
+    fn what_passes_above_a_rate_that_fails_does_not_count() {
+        let point = |rate, lost| Point { asked: rate, offered: rate, packets: 1000, lost };
+        let points = [point(9e3, 0), point(5e3, 100), point(2e3, 0), point(1e3, 0)];
+        assert_eq!(search(1.05).bracket(&points, 0.0), Bracket { passes: Some(2), fails: Some(5e3) });
+    }
+
+    #[test]
     fn a_path_that_carries_nothing_has_no_rate() {
         let points = run(&search(1.05), |rate| limited(rate, 0.0, 1e9));
         let bracket = search(1.05).bracket(&points, PDR);
