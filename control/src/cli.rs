@@ -3,7 +3,7 @@
 use crate::breakdown::By;
 use crate::client::{Client, ClientError};
 use crate::protocol::Namespace;
-use crate::{compare, demo, drops, expect, explain, inject, ip, manual, mtu, run, sysctl, views};
+use crate::{compare, demo, drops, expect, explain, inject, ip, manual, measure, mtu, run, sysctl, views};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -90,6 +90,10 @@ enum Command {
     Drops(drops::Args),
     /// Show it all: two namespaces, a tunnel, traffic, and one drop of each kind beside the kernel's counters.
     Demo(demo::Args),
+    /// How much a tunnel carries: the rates without loss and with little (RFC 2544), loss by reason at each load, latency.
+    ///
+    /// Without `--to` or `--memory` it builds two namespaces with a tunnel of two dataplanes, as the demo does.
+    Measure(measure::Args),
     /// Compare the kernel's VTI with uvti: the same lines and packets, counter by counter.
     Compare(compare::Args),
     /// Run a command, and check what it added to the counters of a VTI, uvti's or the kernel's.
@@ -145,6 +149,7 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
                 .map(|()| ExitCode::SUCCESS),
         ),
         Command::Demo(args) => finish(demo::run(&args)),
+        Command::Measure(args) => finish(measure::run(&args, control)),
         Command::Compare(args) => compare::run(&args),
         Command::Expect(args) => expect::run(&args, control),
         Command::Completions { shell } => finish(print(&manual::completions(Cli::command(), shell))),

@@ -16,6 +16,7 @@ pub mod guest;
 mod inject;
 pub mod ip;
 mod manual;
+mod measure;
 mod metrics;
 mod mtu;
 mod notify;

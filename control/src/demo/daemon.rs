@@ -24,12 +24,11 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it in `netns` and waits until it is ready. Its files are in `dir`, by `name`.
+    /// Starts it in `netns`, with these arguments, and waits until it is ready. Its files are in `dir`, by `name`.
     pub(super) fn start(
         netns: &Netns,
         dir: &Path,
-        name: &str,
-        batch: &str,
+        (name, batch, args): (&str, &str, &[String]),
         stop: &Stop,
     ) -> Result<(Self, Client)> {
         let file = |kind: &str| dir.join(format!("{name}.{kind}"));
@@ -37,7 +36,7 @@ impl Daemon {
         std::fs::write(&lines, batch).with_context(|| format!("cannot write {}", lines.display()))?;
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut command = Command::new(&program);
-        command.arg("run").arg("--control").arg(&control).args(["--workers", "2"]).arg("--batch").arg(&lines);
+        command.arg("run").arg("--control").arg(&control).args(args).arg("--batch").arg(&lines);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log)?);
         // A Ctrl-C at the terminal is for the demo, which ends it in order.
         command.process_group(0);

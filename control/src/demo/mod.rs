@@ -7,14 +7,15 @@
 mod classes;
 mod daemon;
 mod drops;
-mod packets;
-mod progress;
+pub(crate) mod packets;
+pub(crate) mod progress;
 mod show;
-mod stage;
-mod stop;
+pub(crate) mod stage;
+pub(crate) mod stop;
 mod traffic;
 
 use anyhow::{Context, bail};
+use classes::{BATCH_A, BATCH_B};
 use progress::Progress;
 use stage::Stage;
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -62,7 +63,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// Everything; what was built is gone when it returns, however it returns.
 fn perform(stop: &Stop, progress: &Progress) -> anyhow::Result<show::Report> {
     progress.begin("starting two dataplanes");
-    let mut stage = Stage::build(stop)?;
+    let mut stage = Stage::build([BATCH_A, BATCH_B], &["--workers".into(), "2".into()], stop)?;
+    stage.route_back()?;
     progress.begin("ping");
     let ping = traffic::ping(&stage, PINGS, stop)?;
     let tcp = traffic::tcp(&stage, STREAM, stop, progress)?;
@@ -77,16 +79,16 @@ fn perform(stop: &Stop, progress: &Progress) -> anyhow::Result<show::Report> {
 }
 
 /// Makes a plain user root of namespaces of its own. Says what is missing where that cannot be.
-fn become_able() -> anyhow::Result<()> {
+pub(crate) fn become_able() -> anyhow::Result<()> {
     if Netns::new().is_err()
         && let Err(error) = become_root_in_own_namespaces()
     {
-        bail!("the demo needs root, or a kernel that lets plain users make user namespaces ({error})");
+        bail!("this needs root, or a kernel that lets plain users make user namespaces ({error})");
     }
     match std::fs::File::options().read(true).write(true).open("/dev/net/tun") {
         Ok(_) => Ok(()),
         Err(error) => {
-            bail!("the demo needs to open /dev/net/tun ({error}): load the module tun, or run as root")
+            bail!("this needs to open /dev/net/tun ({error}): load the module tun, or run as root")
         }
     }
 }

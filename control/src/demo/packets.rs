@@ -13,7 +13,7 @@ const UDP: u8 = 17;
 const IP_HEADER: usize = 20;
 
 /// A UDP packet of `len` bytes (IP header included) that nobody answers.
-pub(super) fn inner(src: Ipv4Addr, dst: Ipv4Addr, len: usize, df: bool) -> Vec<u8> {
+pub(crate) fn inner(src: Ipv4Addr, dst: Ipv4Addr, len: usize, df: bool) -> Vec<u8> {
     let mut p = vec![0; len.max(IP_HEADER + 8)];
     let total = p.len() as u16;
     p[0] = 0x45;

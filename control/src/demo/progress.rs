@@ -4,11 +4,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Duration;
 
 /// A line on the terminal that says what is going on, or nothing.
-pub(super) struct Progress(ProgressBar);
+pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
     /// Draws on standard error if `visible`.
-    pub(super) fn new(visible: bool) -> Self {
+    pub(crate) fn new(visible: bool) -> Self {
         let bar = if visible { ProgressBar::new(1) } else { ProgressBar::hidden() };
         // A template that does not parse would be indicatif's default: nothing to fail for.
         if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}") {
@@ -18,25 +18,25 @@ impl Progress {
     }
 
     /// A new step, which has not got anywhere.
-    pub(super) fn begin(&self, what: &str) {
+    pub(crate) fn begin(&self, what: &str) {
         self.0.set_length(1);
         self.0.set_position(0);
         self.0.set_message(what.to_owned());
     }
 
     /// How far the step is.
-    pub(super) fn at(&self, done: Duration, of: Duration) {
+    pub(crate) fn at(&self, done: Duration, of: Duration) {
         self.count(done.as_millis() as u64, of.as_millis() as u64);
     }
 
     /// How far the step is.
-    pub(super) fn count(&self, done: u64, of: u64) {
+    pub(crate) fn count(&self, done: u64, of: u64) {
         self.0.set_length(of);
         self.0.set_position(done.min(of));
     }
 
     /// Takes the line away.
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.0.finish_and_clear();
     }
 }

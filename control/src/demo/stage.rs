@@ -1,6 +1,5 @@
 //! The place: two nameless namespaces, a veth cable between them, a dataplane in each.
 
-use super::classes::{BATCH_A, BATCH_B};
 use super::daemon::Daemon;
 use super::stop::Stop;
 use crate::client::{Client, ClientError};
@@ -15,13 +14,13 @@ use uvti_dataplane::host::netlink::{Netlink, RouteKind, RouteSpec};
 use uvti_dataplane::host::netns::Netns;
 
 /// The device in both.
-pub(super) const DEVICE: &str = "vti0";
+pub(crate) const DEVICE: &str = "vti0";
 /// Where packets that nobody answers go to, in both.
 pub(super) const SINK: u16 = 5000;
 /// Address of A in the tunnel.
-pub(super) const A: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+pub(crate) const A: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 /// Address of B in the tunnel.
-pub(super) const B: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+pub(crate) const B: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 /// Address of A on the cable.
 pub(super) const OUTER_A: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 /// Address of B on the cable.
@@ -35,24 +34,26 @@ const LIMIT: Duration = Duration::from_secs(3);
 const QUIET: Duration = Duration::from_millis(200);
 
 /// One end of the tunnel.
-pub(super) struct End {
-    pub(super) netns: Netns,
-    pub(super) client: Client,
+pub(crate) struct End {
+    pub(crate) netns: Netns,
+    pub(crate) client: Client,
+    /// Its control socket.
+    pub(crate) control: PathBuf,
     daemon: Daemon,
     /// Takes packets without answering: an ICMP error about a closed port would be counted too.
     _sink: UdpSocket,
 }
 
 /// Both ends. Dropped, everything is gone.
-pub(super) struct Stage {
-    pub(super) a: End,
-    pub(super) b: End,
+pub(crate) struct Stage {
+    pub(crate) a: End,
+    pub(crate) b: End,
     _dir: Dir,
 }
 
 impl Stage {
-    /// Builds it, up to a tunnel that carries traffic.
-    pub(super) fn build(stop: &Stop) -> Result<Self> {
+    /// Builds it, up to a tunnel that carries traffic: the two batches are configurations, `args` goes to `uvti run`.
+    pub(crate) fn build(batches: [&str; 2], args: &[String], stop: &Stop) -> Result<Self> {
         let dir = Dir::new()?;
         let (a, b) = (Netns::new()?, Netns::new()?);
         a.run(quieten)?;
@@ -60,10 +61,14 @@ impl Stage {
         a.run(|| Netlink::open()?.add_veth("wan", "wan", &b))?.context("cannot lay the veth cable")?;
         a.run(|| raise("wan", OUTER_A, 24))??;
         b.run(|| raise("wan", OUTER_B, 24))??;
-        let a = End::start(a, &dir.0, "a", BATCH_A, A, stop)?;
-        let b = End::start(b, &dir.0, "b", BATCH_B, B, stop)?;
-        a.netns.run(route_back)??;
+        let a = End::start(a, &dir.0, ("a", batches[0], args), A, stop)?;
+        let b = End::start(b, &dir.0, ("b", batches[1], args), B, stop)?;
         Ok(Self { a, b, _dir: dir })
+    }
+
+    /// Gives A a far end to which the only route is back into the tunnel.
+    pub(super) fn route_back(&self) -> Result<()> {
+        self.a.netns.run(route_back)?
     }
 
     /// Waits until no packet is on its way.
@@ -85,7 +90,7 @@ impl Stage {
     }
 
     /// Ends both dataplanes as a service manager would.
-    pub(super) fn end(self, stop: &Stop) -> Result<()> {
+    pub(crate) fn end(self, stop: &Stop) -> Result<()> {
         self.a.daemon.end(stop)?;
         self.b.daemon.end(stop)
     }
@@ -95,15 +100,15 @@ impl End {
     fn start(
         netns: Netns,
         dir: &Path,
-        name: &str,
-        batch: &str,
+        run: (&str, &str, &[String]),
         inner: Ipv4Addr,
         stop: &Stop,
     ) -> Result<Self> {
-        let (daemon, client) = Daemon::start(&netns, dir, name, batch, stop)?;
+        let control = dir.join(format!("{}.sock", run.0));
+        let (daemon, client) = Daemon::start(&netns, dir, run, stop)?;
         netns.run(|| raise(DEVICE, inner, 30))??;
         let sink = netns.run(|| UdpSocket::bind((inner, SINK)))??;
-        let mut end = Self { netns, client, daemon, _sink: sink };
+        let mut end = Self { netns, client, control, daemon, _sink: sink };
         stop.wait(LIMIT, "the dataplane seeing its device up", || Ok(end.link()?.up.then_some(())))?;
         Ok(end)
     }
@@ -161,7 +166,7 @@ struct Dir(PathBuf);
 
 impl Dir {
     fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("uvti-demo-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("uvti-stage-{}", std::process::id()));
         let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
         made.with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))

@@ -12,15 +12,15 @@ const LOOK: Duration = Duration::from_millis(5);
 /// The user wants it to end.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("interrupted")]
-pub(super) struct Interrupted;
+pub(crate) struct Interrupted;
 
 /// Whether the user wants it to end.
-#[derive(Clone, Debug)]
-pub(super) struct Stop(Arc<AtomicBool>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
     /// Set by the signals that end a program, so that it ends by returning, and cleans up.
-    pub(super) fn on_signals() -> std::io::Result<Self> {
+    pub(crate) fn on_signals() -> std::io::Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, flag.clone())?;
@@ -29,12 +29,12 @@ impl Stop {
     }
 
     /// An error if so.
-    pub(super) fn check(&self) -> Result<(), Interrupted> {
+    pub(crate) fn check(&self) -> Result<(), Interrupted> {
         if self.0.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
     }
 
     /// Waits until `ready` has something, at most for `limit`; then `what` names what did not come.
-    pub(super) fn wait<T>(
+    pub(crate) fn wait<T>(
         &self,
         limit: Duration,
         what: &str,

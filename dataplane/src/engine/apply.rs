@@ -10,7 +10,7 @@ use uvti_core::device::{Device, DeviceId, LinkKind, LinkSpec};
 use uvti_core::route::RouteKey;
 use uvti_core::tables::{Context, Errno, Op, Refusal, Snapshot};
 use uvti_core::vti::transmit::route_key;
-use uvti_core::xfrm::{EncapKind, Family, Sa, StateInfo, StateSpec};
+use uvti_core::xfrm::{EncapKind, Family, Sa, SaId, StateInfo, StateSpec};
 
 /// A transaction on its way: the next tables, and what goes with them.
 struct Draft {
@@ -18,6 +18,8 @@ struct Draft {
     tables: Snapshot,
     created: Vec<(DeviceId, Created)>,
     removed: Vec<DeviceId>,
+    /// Whether it touches SAs in UDP, whose ports are received on.
+    in_udp: bool,
 }
 
 impl Engine {
@@ -25,7 +27,8 @@ impl Engine {
     pub fn apply(&self, ops: &[Op]) -> Result<(), (usize, Refusal)> {
         let mut state = self.lock();
         let tables = (*self.tables.load_full()).clone();
-        let mut draft = Draft { now: self.now(), tables, created: Vec::new(), removed: Vec::new() };
+        let mut draft =
+            Draft { now: self.now(), tables, created: Vec::new(), removed: Vec::new(), in_udp: false };
         let mut notices = Vec::new();
         for (i, op) in ops.iter().enumerate() {
             let before = state.monitors.want_changes().then(|| draft.tables.clone());
@@ -57,6 +60,7 @@ impl Engine {
     }
 
     fn draft(&self, state: &mut State, draft: &mut Draft, op: &Op) -> Result<(), Refusal> {
+        draft.in_udp |= touches_udp(&draft.tables, op);
         match op {
             Op::LinkAdd(spec) => self.add_link(state, draft, spec),
             Op::LinkChange(spec) => change_link(state.host.as_mut(), draft, spec),
@@ -115,7 +119,10 @@ impl Engine {
                 tracing::error!(device = id.0, %error, "cannot remove the device");
             }
         }
-        self.follow_udp_ports(state, &tables);
+        // A walk over all SAs: one more of a million must not take it.
+        if draft.in_udp {
+            self.follow_udp_ports(state, &tables);
+        }
     }
 
     /// The one root swap. A worker that sleeps is woken, so that it lets go of the old tables, and of deleted keys.
@@ -197,6 +204,17 @@ impl Engine {
         let mut tables = (*self.tables.load_full()).clone();
         dead.iter().for_each(|sa| tables.remove_state(sa));
         self.store(Arc::new(tables));
+    }
+}
+
+/// Whether an operation adds, changes or removes SAs in UDP; may say so of one that does not.
+fn touches_udp(tables: &Snapshot, op: &Op) -> bool {
+    let running = |id: &SaId| tables.states.named(id).is_some_and(|sa| sa.spec.encap.is_some());
+    match op {
+        Op::StateAdd(spec) | Op::StateUpdate(spec) => spec.encap.is_some() || running(&spec.id()),
+        Op::StateDel(id) => running(id),
+        Op::StateFlush(_) => true,
+        _ => false,
     }
 }
 

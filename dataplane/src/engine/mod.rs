@@ -16,6 +16,8 @@ mod hold_tests;
 #[cfg(test)]
 mod rekey_tests;
 #[cfg(test)]
+mod scale_tests;
+#[cfg(test)]
 pub(crate) mod tests;
 
 pub use changes::note;

@@ -12,6 +12,30 @@ const TICK: Duration = Duration::from_millis(250);
 /// How often the host is asked for what it sends no event about (sysctls).
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Shortest time from one look at the host's routes to the next.
+const REST: Duration = Duration::from_millis(20);
+
+/// When the host's routes are asked for again: at once after a change, but in a storm of changes no more than a fifth of the
+/// time, so that whoever waits for the tables has the rest.
+#[derive(Default)]
+struct Pace {
+    /// Something has changed since the last look.
+    pending: bool,
+    not_before: Duration,
+}
+
+impl Pace {
+    fn is_due(&self, now: Duration) -> bool {
+        self.pending && now >= self.not_before
+    }
+
+    /// A look began and ended. What changed during it is seen by the next.
+    fn done(&mut self, began: Duration, ended: Duration) {
+        self.pending = false;
+        self.not_before = ended + REST.max(ended.saturating_sub(began) * 4);
+    }
+}
+
 impl Engine {
     /// Runs until the engine stops; on a thread of its own. `changed` says whether the host's routes or links changed
     /// since it was last asked.
@@ -20,6 +44,7 @@ impl Engine {
         let mut limit = RateLimit::default();
         let mut looked = begun;
         let mut ticked = begun;
+        let mut pace = Pace::default();
         while !self.stopped() {
             let mut dead: Vec<Arc<Sa>> = Vec::new();
             if let Ok(event) = self.events.recv_timeout(Duration::from_millis(20)) {
@@ -37,8 +62,11 @@ impl Engine {
                 self.remove_states(&dead);
                 self.tell_expired(&dead, true);
             }
-            if changed() {
+            pace.pending |= changed();
+            let now = begun.elapsed();
+            if pace.is_due(now) {
                 self.refresh();
+                pace.done(now, begun.elapsed());
             }
             if looked.elapsed() >= LOOK {
                 looked = Instant::now();
@@ -84,5 +112,46 @@ impl Engine {
         }
         over.iter().for_each(|sa| sa.run.kill());
         over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks that are taken in a second in which something changes every millisecond, each of them so long; and when the
+    /// last one is.
+    fn storm(look: Duration) -> (u32, Duration) {
+        let (mut pace, mut looks, mut last) = (Pace::default(), 0, Duration::ZERO);
+        let mut now = Duration::ZERO;
+        while now < Duration::from_secs(2) {
+            pace.pending |= now < Duration::from_secs(1);
+            if pace.is_due(now) {
+                (looks, last) = (looks + 1, now);
+                pace.done(now, now + look);
+                now += look;
+            }
+            now += Duration::from_millis(1);
+        }
+        (looks, last)
+    }
+
+    #[test]
+    fn a_storm_of_changes_is_looked_at_now_and_then_and_its_end_is_seen() {
+        for (took, most) in [(0, 52), (1, 50), (40, 7), (200, 3)] {
+            let (looks, last) = storm(Duration::from_millis(took));
+            assert!((1..=most).contains(&looks), "{looks} looks of {took} ms");
+            assert!(last >= Duration::from_millis(980), "the last change is not seen: {last:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_after_a_rest_is_looked_at_at_once() {
+        let mut pace = Pace { pending: true, ..Pace::default() };
+        assert!(pace.is_due(Duration::ZERO));
+        pace.done(Duration::ZERO, Duration::from_millis(1));
+        assert!(!pace.is_due(Duration::from_secs(1)), "nothing has changed");
+        pace.pending = true;
+        assert!(!pace.is_due(Duration::from_millis(20)) && pace.is_due(Duration::from_millis(21)));
     }
 }
