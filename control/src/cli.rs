@@ -3,7 +3,7 @@
 use crate::breakdown::By;
 use crate::client::{Client, ClientError};
 use crate::protocol::Namespace;
-use crate::{compare, demo, drops, expect, explain, inject, ip, manual, mtu, run, sysctl, views};
+use crate::{compare, demo, drops, expect, explain, inject, ip, keys, manual, mtu, run, sysctl, views};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -88,6 +88,8 @@ enum Command {
     Sysctl(sysctl::Args),
     /// The last dropped packets of each reason, with their SA and policy; or when packets were dropped.
     Drops(drops::Args),
+    /// Keys of SAs in the form of Wireshark: written for it, or read to add SAs.
+    Keys(keys::Args),
     /// Show it all: two namespaces, a tunnel, traffic, and one drop of each kind beside the kernel's counters.
     Demo(demo::Args),
     /// Compare the kernel's VTI with uvti: the same lines and packets, counter by counter.
@@ -144,6 +146,7 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
                 .and_then(|mut client| drops::run(&args, &mut client))
                 .map(|()| ExitCode::SUCCESS),
         ),
+        Command::Keys(args) => finish(keys::run(&args, control)),
         Command::Demo(args) => finish(demo::run(&args)),
         Command::Compare(args) => compare::run(&args),
         Command::Expect(args) => expect::run(&args, control),
