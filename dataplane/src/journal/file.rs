@@ -45,6 +45,8 @@ pub(super) struct JournalFile {
     file: File,
     /// Records in it.
     pub(super) lines: usize,
+    /// Whether its name may still be another file's after a power cut.
+    renamed: bool,
 }
 
 impl JournalFile {
@@ -62,7 +64,7 @@ impl JournalFile {
         let mut file = open(&path, OpenOptions::new().append(true).create(true)).map_err(failed(&path))?;
         let text = read(&mut file, &path)?;
         let records = records(&text, &path)?;
-        let mut new = Self { folder: folder.to_owned(), lock, file, lines: 0 };
+        let mut new = Self { folder: folder.to_owned(), lock, file, lines: 0, renamed: false };
         // Without what a power cut left of a line.
         new.rewrite(records.iter()).map_err(failed(&path))?;
         Ok((new, records))
@@ -78,6 +80,7 @@ impl JournalFile {
         if records.is_empty() {
             return Ok(());
         }
+        self.sync_name()?;
         let before = self.file.metadata()?.len();
         let written =
             self.file.write_all(lines(records.iter()).as_bytes()).and_then(|()| self.file.sync_data());
@@ -87,6 +90,14 @@ impl JournalFile {
         }
         self.lines += records.len();
         written
+    }
+
+    fn sync_name(&mut self) -> io::Result<()> {
+        if self.renamed {
+            self.lock.sync_all()?;
+            self.renamed = false;
+        }
+        Ok(())
     }
 
     /// From now on nothing can be written.
@@ -107,9 +118,9 @@ impl JournalFile {
         file.write_all(format!("{HEADER}\n{}", lines(records)).as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&new, self.path())?;
-        self.lock.sync_all()?;
-        (self.file, self.lines) = (file, count);
-        Ok(())
+        // From here on the old file is nobody's: what is added to it would be lost.
+        (self.file, self.lines, self.renamed) = (file, count, true);
+        self.sync_name()
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tempfile::TempDir;
 use uvti_core::vti::testing::{IN, Lab, OUT};
-use uvti_core::xfrm::{Key, Spi, StateSpec};
+use uvti_core::xfrm::{Key, Spi, StateFlags, StateSpec};
 
 const FILE: &str = "sequence-numbers";
 
@@ -231,19 +231,67 @@ fn neither_keys_nor_others_eyes() {
     assert!(!fs::read_to_string(folder.join(FILE)).unwrap().contains("0001020304"));
 }
 
+/// So much traffic that each look has something to note; the numbers of 32 bits would come to their end.
+fn busy(journal: &mut Journal) -> (StateSpec, Arc<Sa>) {
+    let mut spec = StateSpec { replay_window: 64, ..spec() };
+    spec.flags.0 |= StateFlags::ESN;
+    let sa = added(journal, &spec);
+    for _ in 0..STALE + 100 {
+        sa.run.out.reserve(CHUNK as usize - 1);
+        journal.keep(true);
+    }
+    (spec, sa)
+}
+
 #[test]
-fn a_long_file_is_shortened_and_forgets_what_went_first() {
+fn a_long_file_is_shortened() {
     let dir = TempDir::new().unwrap();
     let mut journal = Journal::open(dir.path()).unwrap();
-    let stays = added(&mut journal, &spec());
-    for _ in 0..3 * STALE {
-        stays.run.window.advance(stays.run.window.top() + 1);
-        stays.run.out.reserve(CHUNK as usize - 1);
-        journal.keep(true);
-        assert!(journal.file.lines <= STALE + 2);
-    }
-    let last = stays.run.out.last();
+    let (spec, sa) = busy(&mut journal);
+    assert!(journal.file.lines < 110, "{}", journal.file.lines);
+    let last = sa.run.out.last();
     drop(journal);
+    let next = added(&mut Journal::open(dir.path()).unwrap(), &spec);
+    assert!((last..=last + CHUNK).contains(&next.run.out.last()));
+}
+
+/// Where it cannot be shortened it grows, and is right.
+#[test]
+fn a_file_that_cannot_be_shortened_goes_on() {
+    let dir = TempDir::new().unwrap();
     let mut journal = Journal::open(dir.path()).unwrap();
-    assert!(added(&mut journal, &spec()).run.out.last() >= last);
+    fs::create_dir(dir.path().join("sequence-numbers.new")).unwrap();
+    let (spec, sa) = busy(&mut journal);
+    assert_eq!(journal.file.lines, STALE + 101);
+    let last = sa.run.out.last();
+    drop(journal);
+    fs::remove_dir(dir.path().join("sequence-numbers.new")).unwrap();
+    let next = added(&mut Journal::open(dir.path()).unwrap(), &spec);
+    assert!((last..=last + CHUNK).contains(&next.run.out.last()));
+}
+
+#[test]
+fn of_deleted_sas_the_last_are_remembered() {
+    let dir = TempDir::new().unwrap();
+    let mut journal = Journal::open(dir.path()).unwrap();
+    let one = sa(&spec());
+    let spis = 1..=2 * REMEMBERED as u32 + STALE as u32 + 2;
+    // As many SAs as it takes, without their ciphers: only the fingerprint tells them apart.
+    for spi in spis.clone() {
+        let (mut record, mut fingerprint) = (template(&one), [0; 32]);
+        fingerprint[..4].copy_from_slice(&spi.to_be_bytes());
+        record.fingerprint = Fingerprint(fingerprint);
+        journal.clock += 1;
+        journal.entries.insert(record.fingerprint, Entry { record, live: None, changed: journal.clock });
+    }
+    journal.file.lines = 3 * spis.clone().count() + STALE;
+    journal.compact();
+    assert_eq!(journal.entries.len(), REMEMBERED);
+    let kept = |spi: u32| journal.entries.keys().any(|print| print.0[..4] == spi.to_be_bytes());
+    assert_eq!((kept(*spis.start()), kept(*spis.end())), (false, true));
+}
+
+fn template(sa: &Sa) -> Record {
+    let spec = &sa.spec;
+    Record { fingerprint: spec.fingerprint(), dst: spec.dst, spi: spec.spi, sent: 1, received: 0, salt: 2 }
 }
