@@ -3,7 +3,9 @@
 use crate::breakdown::By;
 use crate::client::{Client, ClientError};
 use crate::protocol::Namespace;
-use crate::{compare, demo, drops, expect, explain, inject, ip, manual, measure, mtu, run, sysctl, views};
+use crate::{
+    compare, demo, drops, expect, explain, inject, ip, keys, manual, measure, mtu, run, sysctl, views,
+};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -88,6 +90,8 @@ enum Command {
     Sysctl(sysctl::Args),
     /// The last dropped packets of each reason, with their SA and policy; or when packets were dropped.
     Drops(drops::Args),
+    /// Keys of SAs in the form of Wireshark: written for it, or read to add SAs.
+    Keys(keys::Args),
     /// Show it all: two namespaces, a tunnel, traffic, and one drop of each kind beside the kernel's counters.
     Demo(demo::Args),
     /// How much a tunnel carries: the rates without loss and with little (RFC 2544), loss by reason at each load, latency.
@@ -148,6 +152,7 @@ pub fn main_with<T: Tamper>(tamper: fn() -> T) -> ExitCode {
                 .and_then(|mut client| drops::run(&args, &mut client))
                 .map(|()| ExitCode::SUCCESS),
         ),
+        Command::Keys(args) => finish(keys::run(&args, control)),
         Command::Demo(args) => finish(demo::run(&args)),
         Command::Measure(args) => finish(measure::run(&args, control)),
         Command::Compare(args) => compare::run(&args),

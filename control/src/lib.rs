@@ -15,6 +15,7 @@ pub mod fuzzing;
 pub mod guest;
 mod inject;
 pub mod ip;
+mod keys;
 mod manual;
 mod measure;
 mod metrics;

@@ -28,6 +28,7 @@ use uvti_dataplane::inject::{Hooks, Injector};
 use uvti_dataplane::io::Underlay;
 use uvti_dataplane::io::tun::Offloads;
 use uvti_dataplane::io::underlay::{PortUse, SendPorts, SocketUnderlay};
+use uvti_dataplane::journal::Journal;
 use uvti_dataplane::worker::tamper::Tamper;
 
 /// How the dataplane runs.
@@ -57,6 +58,10 @@ pub(crate) struct Args {
     /// Leave the devices in place at a clean stop, with the host's routes: the host then drops what goes into them.
     #[arg(long)]
     keep_devices: bool,
+    /// Where to note how far each SA's sequence numbers are, so that one with the same key goes on there after a restart.
+    /// Without it they start at 1 again, and what was received before can be received again.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
     /// Dropped packets to keep of each reason, by each worker, for `uvti drops`; 0 keeps none.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_RECORDS as u16, value_parser = clap::value_parser!(u16).range(..=1000))]
     record: u16,
@@ -151,7 +156,12 @@ pub(crate) fn run<T: Tamper>(
     let text = args.batch.as_deref().map(read).transpose()?;
     let events = Events::subscribe().context("cannot follow the host's routes")?;
     let listener = Listener::open().context("cannot hear ICMP: root or CAP_NET_RAW is needed")?;
+    let journal = args.state_dir.as_deref().map(Journal::open).transpose()?;
     let (engine, injector) = start(args, tamper)?;
+    match journal {
+        Some(journal) => engine.keep_journal(journal),
+        None => tracing::info!("no --state-dir: after a restart SAs start at sequence number 1 again"),
+    }
     let service = Arc::new(Service(engine.clone(), injector, listener));
     if let (Some(file), Some(text)) = (&args.batch, &text)
         && let Err(code) = load(&service, &file.display().to_string(), text)

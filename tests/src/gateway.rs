@@ -145,6 +145,11 @@ impl Gateway {
         }
     }
 
+    /// For uvti: kills it, as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.daemon = None;
+    }
+
     /// For uvti: stops it as a service manager does; it must end by itself, with status 0.
     pub fn stop(mut self) -> Result<()> {
         self.daemon.take().map_or(Ok(()), Daemon::stop)

@@ -5,7 +5,7 @@
 //! ([`interop`], [`cover`], [`order`], [`views`]), writes one JSON line a case ([`outcome`]) and switches the guest off.
 //! What comes from outside is fuzzed by [`fuzz`].
 //! Below the groups lie the things they are made of: namespaces ([`netns`]), a VTI gateway that is either the
-//! kernel's or uvti's ([`gateway`]), traffic, captures, and packets made by hand.
+//! kernel's or uvti's ([`gateway`]), an IKE daemon ([`strongswan`]), traffic, captures, and packets made by hand.
 
 pub mod algorithms;
 pub mod capture;
@@ -22,6 +22,7 @@ pub mod order;
 pub mod outcome;
 pub mod path;
 pub mod require;
+pub mod strongswan;
 pub mod sys;
 pub mod traffic;
 pub mod tunnel;

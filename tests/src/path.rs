@@ -179,7 +179,8 @@ impl Flow {
     }
 }
 
-fn lines(plan: &Plan<'_>, own: usize) -> Vec<String> {
+/// The batch of the gateway `own`: 0 is the left one.
+pub fn lines(plan: &Plan<'_>, own: usize) -> Vec<String> {
     let outer = if plan.outer6 { OUTER6.map(str::to_owned) } else { [LEFT, RIGHT].map(|a| a.to_string()) };
     let kind = if plan.outer6 { "vti6" } else { "vti" };
     let ends = |from: usize| format!("src {} dst {}", outer[from], outer[1 - from]);

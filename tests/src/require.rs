@@ -1,9 +1,9 @@
 //! What a test needs of the machine, and what happens where it is missing.
 //!
-//! A machine without it skips the test and says so on the screen. With `UVTI_TEST_REQUIRE=netns,uml,tshark` (as
+//! A machine without it skips the test and says so on the screen. With `UVTI_TEST_REQUIRE=netns,uml,tshark,strongswan` (as
 //! `tests/run` and CI set it) a missing need is a failure instead, so that nothing is skipped unseen.
 
-use crate::{netns::Namespace, uml};
+use crate::{netns::Namespace, strongswan, uml};
 use std::io::Write;
 use std::process::Command;
 
@@ -16,6 +16,8 @@ pub enum Need {
     Uml,
     /// `tshark`, which reads captures.
     Tshark,
+    /// strongSwan: an IKE daemon with its own ESP.
+    Strongswan,
 }
 
 impl Need {
@@ -25,6 +27,7 @@ impl Need {
             Need::Netns => "netns",
             Need::Uml => "uml",
             Need::Tshark => "tshark",
+            Need::Strongswan => "strongswan",
         }
     }
 
@@ -36,6 +39,7 @@ impl Need {
                 Err(error) => Some(format!("run as root, with iproute2 installed: {error:#}")),
             },
             Need::Uml => uml::missing(),
+            Need::Strongswan => strongswan::missing(),
             Need::Tshark => match Command::new("tshark").arg("--version").output() {
                 Ok(output) if output.status.success() => None,
                 Ok(output) => Some(format!("tshark ends with {}", output.status)),

@@ -33,19 +33,32 @@ impl Engine {
         for (i, op) in ops.iter().enumerate() {
             let before = state.monitors.want_changes().then(|| draft.tables.clone());
             if let Err(refusal) = self.draft(&mut state, &mut draft, op) {
-                for (_, created) in draft.created {
-                    drop(created.queues);
-                    let _ = created.device.remove();
-                }
+                self.abandon(draft);
                 return Err((i, refusal));
             }
             if let Some(before) = before {
                 note(op, &before, &draft.tables, &mut notices);
             }
         }
+        if let Some(Err(error)) = self.journal().map(|mut journal| journal.commit()) {
+            self.abandon(draft);
+            let text = format!("uvti: cannot note sequence numbers in the state directory: {error}");
+            return Err((ops.len().saturating_sub(1), Refusal::message(Errno::Unspecified, text)));
+        }
         self.publish(&mut state, draft);
         notices.iter().for_each(|notice| state.monitors.tell(notice));
         Ok(())
+    }
+
+    /// Undoes what a transaction that is refused has done outside of the tables.
+    fn abandon(&self, draft: Draft) {
+        for (_, created) in draft.created {
+            drop(created.queues);
+            let _ = created.device.remove();
+        }
+        if let Some(mut journal) = self.journal() {
+            journal.abandon();
+        }
     }
 
     /// `ip xfrm state allocspi`: reserves an SPI of a range (its ends included) for an SA to come.
@@ -69,6 +82,10 @@ impl Engine {
                 check_carriage(spec)?;
                 apply(state, draft, op)?;
                 learn_route(state.host.as_mut(), &mut draft.tables, spec);
+                if let (Some(mut journal), Some(sa)) = (self.journal(), draft.tables.states.named(&spec.id()))
+                {
+                    journal.take_up(sa);
+                }
                 Ok(())
             }
             _ => apply(state, draft, op),

@@ -14,6 +14,8 @@ mod upkeep;
 #[cfg(test)]
 mod hold_tests;
 #[cfg(test)]
+mod journal_tests;
+#[cfg(test)]
 mod rekey_tests;
 #[cfg(test)]
 mod scale_tests;
@@ -33,6 +35,7 @@ use crate::account::{
     Stuck,
 };
 use crate::io::Underlay;
+use crate::journal::Journal;
 use crate::worker::tamper::Tamper;
 use crate::worker::{Bell, Door, Event, Message, Parts, Worker, doors};
 use arc_swap::ArcSwap;
@@ -40,7 +43,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use uvti_core::device::{DeviceId, LinkInfo};
 use uvti_core::tables::Snapshot;
@@ -72,6 +75,8 @@ pub struct Engine {
     ahead: AtomicU64,
     events: Receiver<Event>,
     flight: FlightRecorder,
+    /// Locked behind `state`, never before it.
+    journal: OnceLock<Mutex<Journal>>,
 }
 
 /// How to reach a worker.
@@ -200,9 +205,15 @@ impl Engine {
             ahead: AtomicU64::new(0),
             events,
             flight,
+            journal: OnceLock::new(),
         };
         engine.refresh();
         Ok(Arc::new(engine))
+    }
+
+    /// Keeps account of sequence numbers in `journal` from now on, for the SAs to come. A second one is not taken.
+    pub fn keep_journal(&self, journal: Journal) {
+        let _ = self.journal.set(Mutex::new(journal));
     }
 
     /// The tables as they are now.
@@ -289,6 +300,9 @@ impl Engine {
                 tracing::error!("a worker ended by a panic");
             }
         }
+        if let Some(mut journal) = self.journal() {
+            journal.close();
+        }
         let devices = std::mem::take(&mut self.lock().devices);
         for (id, device) in devices {
             if !self.config.keep_devices
@@ -302,6 +316,10 @@ impl Engine {
     /// Whether [`stop`](Self::stop) was called.
     pub fn stopped(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    fn journal(&self) -> Option<MutexGuard<'_, Journal>> {
+        Some(self.journal.get()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -56,6 +56,7 @@ impl Engine {
             if ticked.elapsed() >= TICK {
                 ticked = Instant::now();
                 dead.extend(self.outlived());
+                self.note_numbers(false);
                 self.follow_key_managers();
             }
             if !dead.is_empty() {
@@ -72,7 +73,15 @@ impl Engine {
                 looked = Instant::now();
                 self.look();
                 self.gather();
+                self.note_numbers(true);
             }
+        }
+    }
+
+    /// In the state directory, if there is one.
+    fn note_numbers(&self, received: bool) {
+        if let Some(mut journal) = self.journal() {
+            journal.keep(received);
         }
     }
 

@@ -64,6 +64,18 @@ impl Replay {
         new
     }
 
+    /// Goes on from `top`, if that is further than it is: of what is at or below it nothing is accepted, for nobody knows
+    /// what was seen. Only before the first number is noted.
+    pub fn resume(&self, top: u64) {
+        let keeps_a_top = self.window > 0 || self.esn;
+        if top <= self.top() || !keeps_a_top {
+            return;
+        }
+        self.top.store(top, Relaxed);
+        self.start.store(top, Relaxed);
+        self.ring.iter().for_each(|word| word.store(u64::MAX, Relaxed));
+    }
+
     /// Whether a packet with this low half may be new, and its whole number, before its ICV is known to be right.
     ///
     /// With ESN a number below the window is taken as one of the next 2³² (the ICV then tells). Where the kernel

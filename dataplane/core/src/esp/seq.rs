@@ -12,6 +12,8 @@ pub struct OutSeq {
     last: AtomicU64,
     /// The last number that may be sent.
     limit: u64,
+    /// The last number that may be sent yet: all of them, unless somebody keeps account on a disk.
+    granted: AtomicU64,
     esn: bool,
 }
 
@@ -25,7 +27,7 @@ impl OutSeq {
         let hi = if esn { start.oseq_hi } else { 0 };
         let last = u64::from(hi) << 32 | u64::from(start.oseq);
         let limit = if esn || may_wrap { u64::MAX } else { u64::from(u32::MAX) };
-        Self { last: AtomicU64::new(last), limit, esn }
+        Self { last: AtomicU64::new(last), limit, granted: AtomicU64::new(u64::MAX), esn }
     }
 
     /// Takes the next numbers, up to `n`: fewer where the count would overflow, and those that could not be had
@@ -38,10 +40,30 @@ impl OutSeq {
         Numbers { last, left }
     }
 
-    /// How many numbers are left.
+    /// How many numbers may be sent as things stand.
     #[inline]
     pub fn available(&self) -> u64 {
-        self.limit - self.last()
+        self.limit.min(self.granted.load(Relaxed)).saturating_sub(self.last())
+    }
+
+    /// Whether numbers are left that were not granted yet.
+    pub fn waits(&self) -> bool {
+        self.granted.load(Relaxed) < self.limit
+    }
+
+    /// Lets numbers up to `end` be sent, and no others until this is called again.
+    pub fn grant(&self, end: u64) {
+        self.granted.store(end, Relaxed);
+    }
+
+    /// Goes on after `last`, if that is further than it is. Only before the first number is sent.
+    pub fn resume(&self, last: u64) {
+        self.last.store(self.last().max(last).min(self.limit), Relaxed);
+    }
+
+    /// The last number that may ever be sent.
+    pub fn limit(&self) -> u64 {
+        self.limit
     }
 
     /// The last number sent, 64 bits wide.
@@ -132,6 +154,25 @@ mod tests {
         let mut shown = ReplayCounters::default();
         s.snapshot(&mut shown);
         assert_eq!((shown.oseq, shown.oseq_hi), (2, 1));
+    }
+
+    #[test]
+    fn sends_only_what_was_granted() {
+        let s = seq(0, 0, false, false);
+        s.resume(5);
+        s.resume(2);
+        s.grant(7);
+        assert_eq!(wire(s.reserve(5)), [6, 7]);
+        assert_eq!((s.available(), s.waits()), (0, true));
+        s.grant(u64::MAX);
+        assert_eq!((wire(s.reserve(1)), s.waits()), (vec![8], false));
+    }
+
+    #[test]
+    fn resumes_at_the_end_with_nothing_left() {
+        let s = seq(0, 0, false, false);
+        s.resume(u64::MAX);
+        assert_eq!((s.available(), s.last()), (0, u64::from(u32::MAX)));
     }
 
     /// Scenario tx_seq_esn_overflow; `oseq-may-wrap` does not change it.

@@ -283,6 +283,9 @@ reasons! {
     /// super-packet counts as one.
     TxBadOffload "tx_bad_offload" Tx [TxDropped]
         => "uvti run --help";
+    /// The SA's next sequence numbers are not noted in the state directory yet: its disk is slow, full or broken.
+    TxSeqNotReserved "tx_seq_not_reserved" Tx [TxErrors TxAbortedErrors]
+        => "uvti ip xfrm state list";
 }
 
 impl Reason {

@@ -335,7 +335,7 @@ pub(super) fn check_sa(sa: &Sa, packets: u64, bytes: u64, numbers: u64) -> Resul
         return Err(Reason::TxSaExpired);
     }
     if numbers == 0 {
-        return Err(Reason::TxSeqOverflow);
+        return Err(if sa.run.out.waits() { Reason::TxSeqNotReserved } else { Reason::TxSeqOverflow });
     }
     Ok(())
 }
@@ -391,12 +391,12 @@ pub(super) fn encapsulate(
         Family::V6 => proto::IPV6,
     };
     let header = Header { spi: spec.spi, seq, esn: spec.flags.has(StateFlags::ESN) };
-    sa.crypter.seal(buf, header, sa.run.salt ^ seq, next_header, decision.tfc_len as usize).map_err(|e| {
-        match e {
+    sa.crypter.seal(buf, header, sa.run.salt() ^ seq, next_header, decision.tfc_len as usize).map_err(
+        |e| match e {
             SealError::NoRoom => Reason::TxNoRoom,
             SealError::Cipher => Reason::TxSealFailed,
-        }
-    })?;
+        },
+    )?;
     let copy = tos::Encap {
         dscp: !spec.extra_flags.has(ExtraFlags::DONT_ENCAP_DSCP),
         ecn: !spec.flags.has(StateFlags::NOECN),

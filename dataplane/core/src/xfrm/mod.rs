@@ -4,6 +4,7 @@
 //! the `*Info` types add what `ip -s xfrm` shows about a running object.
 
 mod alg;
+mod fingerprint;
 mod id;
 mod lifetime;
 mod policy;
@@ -12,6 +13,7 @@ mod selector;
 mod state;
 
 pub use alg::{AlgAead, AlgAuth, AlgEnc, Algorithms, Key};
+pub use fingerprint::Fingerprint;
 pub use id::{Direction, Family, Mark, Mode, Proto, SaDirection, SaId, Spi};
 pub use lifetime::{Lifetime, Limits};
 pub use policy::{Action, Level, MAX_TEMPLATES, PolicyFlags, PolicyId, PolicyInfo, PolicySpec, Template};

@@ -33,9 +33,7 @@ pub struct Runtime {
     pub out: OutSeq,
     /// Replay window.
     pub window: Replay,
-    /// Random part of the IV: IV = salt xor sequence number, so that no nonce repeats.
-    /// kernel: crypto/seqiv.c
-    pub salt: u64,
+    salt: AtomicU64,
     bytes: AtomicU64,
     packets: AtomicU64,
     add_time: u64,
@@ -64,7 +62,7 @@ impl Runtime {
         Self {
             out: OutSeq::new(&spec.replay, esn, spec.extra_flags.has(ExtraFlags::OSEQ_MAY_WRAP)),
             window: Replay::new(spec.replay_window, esn, &spec.replay),
-            salt,
+            salt: AtomicU64::new(salt),
             bytes: AtomicU64::new(0),
             packets: AtomicU64::new(0),
             add_time: now,
@@ -78,6 +76,22 @@ impl Runtime {
             told: AtomicBool::new(false),
             ip_id: AtomicU16::new(salt as u16),
         }
+    }
+
+    /// Goes on where an SA with the same key stopped, in this run of the program or an earlier one: after number `sent`,
+    /// with its `salt`, and with nothing accepted at or below `received`. Only before the first packet.
+    pub fn resume(&self, sent: u64, received: u64, salt: u64) {
+        self.out.resume(sent);
+        self.window.resume(received);
+        self.salt.store(salt, Relaxed);
+    }
+
+    /// Random part of the IV: IV = salt xor sequence number, so that no nonce repeats.
+    ///
+    /// kernel: crypto/seqiv.c
+    #[inline]
+    pub fn salt(&self) -> u64 {
+        self.salt.load(Relaxed)
     }
 
     /// Whether it may still be used: not deleted, not expired.

@@ -34,7 +34,7 @@ pub(super) const STEPS: &[Step] = &[
     ("own esp", &[Reason::TxOwnEsp]),
     ("size", &[Reason::TxTooBig]),
     ("lifetime", &[Reason::TxSaExpired]),
-    ("sequence", &[Reason::TxSeqOverflow]),
+    ("sequence", &[Reason::TxSeqOverflow, Reason::TxSeqNotReserved]),
     ("seal", &[Reason::TxNoRoom, Reason::TxSealFailed]),
 ];
 

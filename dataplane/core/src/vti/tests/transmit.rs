@@ -296,6 +296,7 @@ fn every_reason_of_the_core_is_here() {
         TxHeldSaExpired,
         TxHeldSeqOverflow,
         TxHeldUnsent,
+        TxSeqNotReserved,
     ];
     let texts: Vec<_> = CASES.iter().chain(VTI6).map(|c| c.3).collect();
     assert_covered(&texts, "tx_", &by_the_runtime);
@@ -325,6 +326,20 @@ fn a_sequence_overflow_consumes_nothing() {
     let info = tables.states.named(&lab.states[OUT].id()).unwrap().info();
     assert_eq!((info.replay.oseq, info.current.packets, info.current.bytes), (u32::MAX, 2, 200));
     assert_eq!(info.current.use_time, NOW);
+}
+
+/// What may not be used yet waits for nobody: the packet is dropped, and nothing is used up.
+#[test]
+fn a_number_that_is_not_reserved_is_not_used() {
+    let lab = Lab::vti();
+    let tables = lab.tables();
+    let sa = tables.states.named(&lab.states[OUT].id()).unwrap().clone();
+    sa.run.out.grant(2);
+    let told = Told::transmitted(&run_on(&tables, &lab, &five()), false);
+    assert_eq!(told.verdicts(), "2 sent, 3 tx_seq_not_reserved");
+    assert_eq!(sa.info().current.packets, 2);
+    sa.run.out.grant(u64::MAX);
+    assert_eq!(sent(&run_on(&tables, &lab, &five())).first(), Some(&(0x100, 3)));
 }
 
 /// The newest SA is used, from the next packet on; when it dies, the one before it.
@@ -367,7 +382,7 @@ fn the_outer_packet_is_the_kernels() {
     );
     assert_eq!(b.len(), 20 + 136);
     let sa = lab.tables().states.named(&lab.states[OUT].id()).unwrap().clone();
-    assert_eq!(b[28..36], (sa.run.salt ^ 1).to_be_bytes(), "salt xor number");
+    assert_eq!(b[28..36], (sa.run.salt() ^ 1).to_be_bytes(), "salt xor number");
     let buf = &mut burst[0].buf;
     buf.pull_front(20);
     sa.crypter.open(buf, None).unwrap();
