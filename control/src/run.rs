@@ -4,9 +4,11 @@ use crate::client::Client;
 use crate::ip::{batch, difference};
 use crate::metrics::Exporter;
 use crate::notify::notify;
+use crate::privilege;
 use crate::protocol::{Namespace, Request, Response};
 use crate::server::{self, Dataplane, Server};
 use crate::service::{Running, Service};
+use crate::stack;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -139,6 +141,7 @@ pub(crate) fn run<T: Tamper>(
     // The only carrier yet; the flag is there so that scripts can name it.
     let Carrier::Raw = args.underlay;
 
+    privilege::seal_memory()?;
     uvti_core::esp::self_test()
         .context("an algorithm does not give its published result: refusing to run")?;
     // Handlers first: a signal during start must not leave devices behind.
@@ -147,19 +150,31 @@ pub(crate) fn run<T: Tamper>(
         Some(path) => Server::bind(path),
         None => Server::bind_for(Namespace::Own.inode()?),
     }?;
+    let onlookers = server.read_only()?;
+    let folder = server.path().parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let exporter = args.metrics.map(exporter).transpose()?;
     let text = args.batch.as_deref().map(read).transpose()?;
     let events = Events::subscribe().context("cannot follow the host's routes")?;
     let listener = Listener::open().context("cannot hear ICMP: root or CAP_NET_RAW is needed")?;
-    let (engine, injector) = start(args, tamper)?;
+    let (engine, injector) = privilege::confined(folder, || start(args, tamper))?;
     let service = Arc::new(Service(engine.clone(), injector));
     if let (Some(file), Some(text)) = (&args.batch, &text)
-        && let Err(code) = load(&service, &file.display().to_string(), text)
+        && let Err(code) = stack::erased(|| load(&service, &file.display().to_string(), text))
     {
         engine.stop();
         return Ok(code);
     }
-    serve(&server, exporter.as_ref(), &service, (events, listener), &mut signals, args.batch.as_deref())?;
+    // The batch's lines of the system's `ip` have been run: no program will be started any more.
+    drop(text);
+    privilege::confine(folder)?;
+    serve(
+        [&server, &onlookers],
+        exporter.as_ref(),
+        &service,
+        (events, listener),
+        &mut signals,
+        args.batch.as_deref(),
+    )?;
     notify("STOPPING=1");
     engine.stop();
     Ok(ExitCode::SUCCESS)
@@ -269,7 +284,7 @@ fn system_ip(words: &[String]) -> Result<(), String> {
 }
 
 fn serve(
-    server: &Server,
+    servers: [&Server; 2],
     exporter: Option<&Exporter>,
     service: &Arc<Service>,
     (events, listener): (Events, Listener),
@@ -279,7 +294,10 @@ fn serve(
     let stop = AtomicBool::new(false);
     let dataplane: Arc<dyn Dataplane> = service.clone();
     thread::scope(|scope| {
-        scope.spawn(|| server.run(&dataplane, &stop));
+        for server in servers {
+            let (dataplane, stop) = (&dataplane, &stop);
+            scope.spawn(move || server.run(dataplane, stop));
+        }
         scope.spawn(|| upkeep(service, events));
         scope.spawn(|| listen(service, listener));
         if let Some(exporter) = exporter {
@@ -290,12 +308,12 @@ fn serve(
         notify("READY=1");
         for signal in signals.forever() {
             match signal {
-                SIGHUP => reload_own(service, batch),
+                SIGHUP => stack::erased(|| reload_own(service, batch)),
                 _ => break,
             }
         }
         stop.store(true, Ordering::Release);
-        server::wake(server.path());
+        servers.iter().for_each(|server| server::wake(server.path()));
         exporter.iter().for_each(|exporter| exporter.wake());
         service.0.stop();
     });
