@@ -69,6 +69,9 @@ pub(crate) struct Args {
     /// Serve counters to Prometheus at this address and port, in the dataplane's namespace, to whoever asks.
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
+    /// The form of the log on standard error, which RUST_LOG filters.
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = Log::Text)]
+    log: Log,
     /// Let `uvti inject` plant faults in this dataplane, for labs. Without it nothing of that is on a packet's way.
     #[arg(long)]
     allow_inject: bool,
@@ -94,6 +97,14 @@ enum Offload {
     Gro,
     /// None of these.
     None,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Log {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -137,7 +148,11 @@ pub(crate) fn run<T: Tamper>(
     tamper: fn() -> T,
 ) -> anyhow::Result<ExitCode> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log {
+        Log::Text => log.init(),
+        Log::Json => log.json().init(),
+    }
     // The only carrier yet; the flag is there so that scripts can name it.
     let Carrier::Raw = args.underlay;
 
