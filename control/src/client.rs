@@ -1,8 +1,8 @@
 //! The client's side of the control socket.
 
 use crate::protocol::{
-    Counts, MessageError, Namespace, Notice, Rejected, Request, Response, Topics, read_message, runtime_dir,
-    socket_paths, write_message,
+    Counts, MessageError, Namespace, Notice, Rejected, Request, Response, Topics, read_message,
+    read_only_path, runtime_dir, socket_paths, write_message,
 };
 use std::io::{self, BufReader};
 use std::os::unix::net::UnixStream;
@@ -18,7 +18,7 @@ pub enum ClientError {
     #[error("no uvti runs in this network namespace (no socket {}): start `uvti run`", .0.display())]
     NotRunning(PathBuf),
     /// The socket is another user's.
-    #[error("{}: permission denied: run as the user who started `uvti run`, or as root", .0.display())]
+    #[error("{}: permission denied: run as root, or as the user who started `uvti run`; the group uvti may look on", .0.display())]
     Denied(PathBuf),
     /// The named namespace does not exist; iproute2's text.
     #[error("Cannot open network namespace \"{name}\": {error}")]
@@ -37,6 +37,9 @@ pub enum ClientError {
     /// It answered that it cannot.
     #[error("uvti: {0}")]
     Answer(String),
+    /// What was wanted needs keys.
+    #[error("the read-only control socket tells no keys: run as root, or as the user who started `uvti run`")]
+    NoKeys,
     /// It answered something else than was asked.
     #[error("uvti answered something else than was asked: are client and dataplane of one version?")]
     Unexpected,
@@ -49,7 +52,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to `control` if given, otherwise to the socket of `namespace`.
+    /// Connects to `control` if given, otherwise to the socket of `namespace`; to the read-only one beside it where the
+    /// other is not for this user.
     pub fn connect(control: Option<&Path>, namespace: &Namespace) -> Result<Self, ClientError> {
         let paths = match control {
             Some(path) => vec![path.to_owned()],
@@ -62,7 +66,12 @@ impl Client {
         for path in &paths {
             match UnixStream::connect(path) {
                 Ok(stream) => return Ok(Self { stream: BufReader::new(stream) }),
-                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => denied = Some(path.clone()),
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    if let Ok(stream) = UnixStream::connect(read_only_path(path)) {
+                        return Ok(Self { stream: BufReader::new(stream) });
+                    }
+                    denied = Some(path.clone());
+                }
                 Err(_) => {}
             }
         }
@@ -79,6 +88,14 @@ impl Client {
             Some(Response::Error(text)) => Err(ClientError::Answer(text)),
             Some(response) => Ok(response),
             None => Err(ClientError::Closed),
+        }
+    }
+
+    /// Whether it is the read-only socket: what it tells has no keys.
+    pub fn is_read_only(&mut self) -> Result<bool, ClientError> {
+        match self.ask(&Request::ReadOnly)? {
+            Response::ReadOnly(read_only) => Ok(read_only),
+            _ => Err(ClientError::Unexpected),
         }
     }
 

@@ -21,14 +21,21 @@ mod measure;
 mod metrics;
 mod mtu;
 mod notify;
+mod privilege;
 pub mod protocol;
 mod queues;
 mod run;
 pub mod server;
 mod service;
+mod stack;
 mod sysctl;
 #[doc(hidden)]
 pub mod uml;
 mod views;
 
 pub use cli::{main, main_with};
+
+/// What is freed is erased: keys are parsed, copied, moved and dropped in many places, not all of them ours.
+#[global_allocator]
+static ERASED: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
+    zeroizing_alloc::ZeroAlloc(std::alloc::System);

@@ -1,7 +1,8 @@
 //! The control socket: what `uvti ip`, `uvti stat` and the rest ask a running `uvti run`, and its answers.
 //!
 //! One JSON message a line each way, at most [`MAX_MESSAGE`] bytes. The socket is `<netns inode>.sock` in
-//! `/run/uvti`, or in `$XDG_RUNTIME_DIR/uvti` for a user who may not write there.
+//! `/run/uvti`, or in `$XDG_RUNTIME_DIR/uvti` for a user who may not write there; beside it is a read-only one
+//! ([`read_only_path`]), which answers the same questions without keys and refuses every change.
 
 mod drops;
 
@@ -99,6 +100,8 @@ pub enum Request {
     },
     /// Listen. Answered by [`Response::Done`], then by any number of [`Response::Notices`], until the client closes.
     Monitor(Topics),
+    /// Is this the read-only socket? Answered by [`Response::ReadOnly`].
+    ReadOnly,
 }
 
 /// The answer to a [`Request`].
@@ -156,6 +159,8 @@ pub enum Response {
         /// Notices that this listener was too slow for, since it was last told.
         lost: u64,
     },
+    /// To `ReadOnly`.
+    ReadOnly(bool),
     /// The request was not understood or could not be answered.
     Error(String),
 }
@@ -324,6 +329,16 @@ pub fn socket_paths(inode: u64, runtime_dir: Option<&Path>) -> Vec<PathBuf> {
     paths
 }
 
+/// The read-only socket beside the one at `path`: `x.ro.sock` for `x.sock`.
+pub fn read_only_path(path: &Path) -> PathBuf {
+    if path.extension().is_some_and(|extension| extension == "sock") {
+        return path.with_extension("ro.sock");
+    }
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".ro");
+    beside.into()
+}
+
 /// `$XDG_RUNTIME_DIR`.
 pub fn runtime_dir() -> Option<PathBuf> {
     std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty()).map(PathBuf::from)
@@ -361,6 +376,8 @@ mod tests {
         assert_eq!(paths[0], Path::new("/run/uvti/4026531840.sock"));
         assert_eq!(paths[1], Path::new("/run/user/7/uvti/4026531840.sock"));
         assert_eq!(socket_paths(1, Some(Path::new("relative"))).len(), 1);
+        assert_eq!(read_only_path(&paths[0]), Path::new("/run/uvti/4026531840.ro.sock"));
+        assert_eq!(read_only_path(Path::new("/tmp/a.b")), Path::new("/tmp/a.b.ro"));
     }
 
     #[test]

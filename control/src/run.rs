@@ -4,14 +4,17 @@ use crate::client::Client;
 use crate::ip::{batch, difference};
 use crate::metrics::Exporter;
 use crate::notify::notify;
+use crate::privilege;
 use crate::protocol::{Namespace, Request, Response};
 use crate::server::{self, Dataplane, Server};
 use crate::service::{Running, Service};
+use crate::stack;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::Write;
+use std::iter;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -72,6 +75,9 @@ pub(crate) struct Args {
     /// Serve counters to Prometheus at this address and port, in the dataplane's namespace, to whoever asks.
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
+    /// The form of the log on standard error, which RUST_LOG filters.
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = Log::Text)]
+    log: Log,
     /// Let `uvti inject` plant faults in this dataplane, for labs. Without it nothing of that is on a packet's way.
     #[arg(long)]
     allow_inject: bool,
@@ -97,6 +103,14 @@ enum Offload {
     Gro,
     /// None of these.
     None,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Log {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -140,10 +154,15 @@ pub(crate) fn run<T: Tamper>(
     tamper: fn() -> T,
 ) -> anyhow::Result<ExitCode> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log {
+        Log::Text => log.init(),
+        Log::Json => log.json().init(),
+    }
     // The only carrier yet; the flag is there so that scripts can name it.
     let Carrier::Raw = args.underlay;
 
+    privilege::seal_memory()?;
     uvti_core::esp::self_test()
         .context("an algorithm does not give its published result: refusing to run")?;
     // Handlers first: a signal during start must not leave devices behind.
@@ -152,24 +171,31 @@ pub(crate) fn run<T: Tamper>(
         Some(path) => Server::bind(path),
         None => Server::bind_for(Namespace::Own.inode()?),
     }?;
+    let onlookers = server.read_only()?;
+    let folder = server.path().parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let exporter = args.metrics.map(exporter).transpose()?;
     let text = args.batch.as_deref().map(read).transpose()?;
     let events = Events::subscribe().context("cannot follow the host's routes")?;
     let listener = Listener::open().context("cannot hear ICMP: root or CAP_NET_RAW is needed")?;
     let journal = args.state_dir.as_deref().map(Journal::open).transpose()?;
-    let (engine, injector) = start(args, tamper)?;
+    let folders: Vec<&Path> = iter::once(folder).chain(args.state_dir.as_deref()).collect();
+    let (engine, injector) = privilege::confined(&folders, || start(args, tamper))?;
     match journal {
         Some(journal) => engine.keep_journal(journal),
         None => tracing::info!("no --state-dir: after a restart SAs start at sequence number 1 again"),
     }
     let service = Arc::new(Service(engine.clone(), injector, listener));
     if let (Some(file), Some(text)) = (&args.batch, &text)
-        && let Err(code) = load(&service, &file.display().to_string(), text)
+        && let Err(code) = stack::erased(|| load(&service, &file.display().to_string(), text))
     {
         engine.stop();
         return Ok(code);
     }
-    serve(&server, exporter.as_ref(), &service, events, &mut signals, args.batch.as_deref())?;
+    // The batch's lines of the system's `ip` have been run: no program will be started any more.
+    drop(text);
+    privilege::confine(&folders)?;
+    let servers = [&server, &onlookers];
+    serve(servers, exporter.as_ref(), &service, events, &mut signals, args.batch.as_deref())?;
     notify("STOPPING=1");
     engine.stop();
     Ok(ExitCode::SUCCESS)
@@ -279,7 +305,7 @@ fn system_ip(words: &[String]) -> Result<(), String> {
 }
 
 fn serve(
-    server: &Server,
+    servers: [&Server; 2],
     exporter: Option<&Exporter>,
     service: &Arc<Service>,
     events: Events,
@@ -289,7 +315,10 @@ fn serve(
     let stop = AtomicBool::new(false);
     let dataplane: Arc<dyn Dataplane> = service.clone();
     thread::scope(|scope| {
-        scope.spawn(|| server.run(&dataplane, &stop));
+        for server in servers {
+            let (dataplane, stop) = (&dataplane, &stop);
+            scope.spawn(move || server.run(dataplane, stop));
+        }
         scope.spawn(|| upkeep(service, events));
         scope.spawn(|| listen(service));
         if let Some(exporter) = exporter {
@@ -300,12 +329,12 @@ fn serve(
         notify("READY=1");
         for signal in signals.forever() {
             match signal {
-                SIGHUP => reload_own(service, batch),
+                SIGHUP => stack::erased(|| reload_own(service, batch)),
                 _ => break,
             }
         }
         stop.store(true, Ordering::Release);
-        server::wake(server.path());
+        servers.iter().for_each(|server| server::wake(server.path()));
         exporter.iter().for_each(|exporter| exporter.wake());
         service.0.stop();
     });

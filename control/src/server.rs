@@ -1,16 +1,21 @@
-//! The dataplane's side of the control socket.
+//! The dataplane's side of the control sockets: the one that can do everything, and the read-only one beside it.
 
+mod access;
 mod stream;
+
+use access::Access;
 
 use crate::explain::Query;
 use crate::protocol::{
     Breakdown, By, CheckReport, Counts, DropHistory, DropsPage, DropsQuery, MessageError, Queue, Rejected,
-    Reloaded, Request, Response, Topics, Totals, read_message, runtime_dir, socket_paths, write_message,
+    Reloaded, Request, Response, Topics, Totals, read_message, read_only_path, runtime_dir, socket_paths,
+    write_message,
 };
+use crate::stack;
 use rustix::process::geteuid;
-use std::fs::{DirBuilder, Permissions};
+use std::fs::DirBuilder;
 use std::io::{self, BufReader};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -107,6 +112,7 @@ pub enum BindError {
 pub struct Server {
     listener: UnixListener,
     path: PathBuf,
+    access: Access,
 }
 
 impl Server {
@@ -124,9 +130,19 @@ impl Server {
 
     /// Binds `path` for its owner alone. A socket that nobody answers on any more is replaced.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
+        Self::bind_as(path, Access::Full)
+    }
+
+    /// Binds the read-only socket beside this one, for the group `uvti` if the host has it, else for the owner alone.
+    pub fn read_only(&self) -> Result<Self, BindError> {
+        Self::bind_as(&read_only_path(&self.path), Access::ReadOnly)
+    }
+
+    fn bind_as(path: &Path, access: Access) -> Result<Self, BindError> {
         let failed = |error| BindError::Io { path: path.to_owned(), error };
         if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty() && !d.exists()) {
-            DirBuilder::new().mode(0o700).recursive(true).create(dir).map_err(failed)?;
+            // Others pass through to the read-only socket; what else is there they cannot list.
+            DirBuilder::new().mode(0o711).recursive(true).create(dir).map_err(failed)?;
         }
         clear_stale(path)?;
         // Bound under a name of our own, closed to others, then moved into place: there is no moment at which
@@ -136,11 +152,10 @@ impl Server {
         let private = PathBuf::from(private);
         let _ = std::fs::remove_file(&private);
         let listener = UnixListener::bind(&private).map_err(failed)?;
-        let placed = std::fs::set_permissions(&private, Permissions::from_mode(0o600))
-            .and_then(|()| std::fs::hard_link(&private, path));
+        let placed = access.open_to(&private).and_then(|()| std::fs::hard_link(&private, path));
         let _ = std::fs::remove_file(&private);
         match placed {
-            Ok(()) => Ok(Self { listener, path: path.to_owned() }),
+            Ok(()) => Ok(Self { listener, path: path.to_owned(), access }),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(BindError::Served(path.to_owned())),
             Err(e) => Err(failed(e)),
         }
@@ -159,7 +174,7 @@ impl Server {
                 return;
             }
             match stream {
-                Ok(stream) => admit(stream, dataplane, &clients),
+                Ok(stream) => admit(stream, self.access, dataplane, &clients),
                 // Out of descriptors or the like: let the present clients finish.
                 Err(e) => {
                     tracing::warn!("control socket: accept: {e}");
@@ -197,12 +212,13 @@ fn clear_stale(path: &Path) -> Result<(), BindError> {
     }
 }
 
-fn admit(stream: UnixStream, dataplane: &Arc<dyn Dataplane>, clients: &Arc<AtomicUsize>) {
+fn admit(stream: UnixStream, access: Access, dataplane: &Arc<dyn Dataplane>, clients: &Arc<AtomicUsize>) {
     let refuse = |mut stream: UnixStream, text: &str| {
         let _ = stream.set_write_timeout(Some(PATIENCE));
         let _ = write_message(&mut stream, &Response::Error(text.to_owned()));
     };
-    if !same_user(&stream) {
+    // Whom the read-only socket is for its mode says.
+    if access == Access::Full && !same_user(&stream) {
         return refuse(stream, "only root and the user who started `uvti run` may use the control socket");
     }
     if clients.fetch_add(1, Ordering::AcqRel) >= MAX_CLIENTS {
@@ -212,7 +228,7 @@ fn admit(stream: UnixStream, dataplane: &Arc<dyn Dataplane>, clients: &Arc<Atomi
     let (dataplane, seat) = (Arc::clone(dataplane), Seat(Arc::clone(clients)));
     let spawned = std::thread::Builder::new().name("uvti-control".into()).spawn(move || {
         let _seat = seat;
-        if let Err(e) = serve(stream, &*dataplane) {
+        if let Err(e) = serve(stream, access, &*dataplane) {
             tracing::debug!("{e}");
         }
     });
@@ -239,7 +255,7 @@ fn same_user(stream: &UnixStream) -> bool {
 
 /// Answers one client until it closes. A message that is not understood is answered with an error and ends it,
 /// for nothing says where the next one would start.
-fn serve(stream: UnixStream, dataplane: &dyn Dataplane) -> Result<(), MessageError> {
+fn serve(stream: UnixStream, access: Access, dataplane: &dyn Dataplane) -> Result<(), MessageError> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
@@ -250,18 +266,44 @@ fn serve(stream: UnixStream, dataplane: &dyn Dataplane) -> Result<(), MessageErr
             return Ok(());
         }
         reader.get_ref().set_read_timeout(Some(PATIENCE))?;
-        match read_message(&mut reader) {
-            Ok(Some(Request::Monitor(topics))) => {
-                return stream::run(&dataplane.monitor(topics), reader, writer);
-            }
-            Ok(Some(request)) => answer_to(&mut writer, &answer(dataplane, request))?,
-            Ok(None) => return Ok(()),
-            Err(e) => {
-                write_message(&mut writer, &Response::Error(e.to_string()))?;
-                return Err(e);
-            }
+        match stack::erased(|| serve_one(&mut reader, &mut writer, access, dataplane))? {
+            Next::Request => {}
+            Next::Listen(topics) => return stream::run(&dataplane.monitor(topics), access, reader, writer),
+            Next::End => return Ok(()),
         }
     }
+}
+
+/// What follows a request.
+enum Next {
+    Request,
+    Listen(Topics),
+    End,
+}
+
+fn serve_one(
+    reader: &mut BufReader<UnixStream>,
+    writer: &mut UnixStream,
+    access: Access,
+    dataplane: &dyn Dataplane,
+) -> Result<Next, MessageError> {
+    let request = match read_message(reader) {
+        Ok(Some(request)) => request,
+        Ok(None) => return Ok(Next::End),
+        Err(e) => {
+            write_message(writer, &Response::Error(e.to_string()))?;
+            return Err(e);
+        }
+    };
+    let mut response = match (access.refusal(&request), request) {
+        (Some(text), _) => Response::Error(text),
+        (None, Request::Monitor(topics)) => return Ok(Next::Listen(topics)),
+        (None, Request::ReadOnly) => Response::ReadOnly(access == Access::ReadOnly),
+        (None, request) => answer(dataplane, request),
+    };
+    access.cut(&mut response);
+    answer_to(writer, &response)?;
+    Ok(Next::Request)
 }
 
 fn answer_to(writer: &mut UnixStream, response: &Response) -> Result<(), MessageError> {
@@ -313,7 +355,9 @@ fn answer(dataplane: &dyn Dataplane, request: Request) -> Response {
             Ok(state) => Response::State(Some(Box::new(state))),
             Err(refusal) => Response::Refused(Rejected { index: 0, refusal }),
         },
-        Request::Monitor(_) => Response::Error("to listen takes a connection of its own".to_owned()),
+        Request::Monitor(_) | Request::ReadOnly => {
+            Response::Error("to listen takes a connection of its own".to_owned())
+        }
     }
 }
 

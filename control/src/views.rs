@@ -91,6 +91,9 @@ pub(crate) fn queues(client: &mut Client, json: bool) -> Result<(String, bool), 
 
 /// `uvti save`.
 pub(crate) fn save(client: &mut Client) -> Result<(String, bool), ClientError> {
+    if client.is_read_only()? {
+        return Err(ClientError::NoKeys);
+    }
     let (links, states) = (client.links()?, client.states()?);
     let (policies, defaults) = (client.policies()?, client.defaults()?);
     Ok((crate::ip::save::save(&links, &states, &policies, defaults), true))

@@ -307,3 +307,19 @@ fn check_names_the_place_of_a_planted_loss() {
         assert!(running.stop(), "{mutant}");
     }
 }
+
+#[test]
+fn the_log_is_a_json_object_a_line_where_it_is_asked_for() {
+    let Some(lab) = Lab::new("the_log_is_a_json_object_a_line_where_it_is_asked_for") else { return };
+    let log = lab.folder.join("log");
+    let mut program = Command::new(UVTI);
+    program.env_remove("RUST_LOG").stderr(std::fs::File::create(&log).unwrap());
+    assert!(lab.start_as(program, &["--log", "json", "--allow-inject"]).stop());
+    let text = std::fs::read_to_string(&log).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let warned = |line: &serde_json::Value| {
+        let message = line["fields"]["message"].as_str();
+        line["level"] == "WARN" && message.is_some_and(|m| m.starts_with("--allow-inject"))
+    };
+    assert!(lines.iter().any(warned), "{text}");
+}

@@ -88,13 +88,16 @@ impl<'a> Session<'a> {
             }
             Command::Apply(change) => self.apply(change, out, err),
             Command::StateList { which, nokeys } => {
-                let states = self.states(&which)?;
-                print(out, states.iter().map(|s| show::state::state(s, self.style(nokeys))))
+                let (states, style) = (self.states(&which)?, self.keyed_style(nokeys)?);
+                print(out, states.iter().map(|s| show::state::state(s, style)))
             }
-            Command::StateGet(id) => match self.client()?.state(id).map_err(|e| of_client(&e))? {
-                Some(state) => print(out, [show::state::state(&state, self.style(false))]),
-                None => Err(Fail::refused(Refusal::errno(Errno::NoProcess))),
-            },
+            Command::StateGet(id) => {
+                let style = self.keyed_style(false)?;
+                match self.client()?.state(id).map_err(|e| of_client(&e))? {
+                    Some(state) => print(out, [show::state::state(&state, style)]),
+                    None => Err(Fail::refused(Refusal::errno(Errno::NoProcess))),
+                }
+            }
             Command::StateAlloc { spec, range } => {
                 let state = self.client()?.allocate(spec, range).map_err(|e| of_client(&e))?;
                 let state = state.map_err(|rejected| Fail::refused(rejected.refusal))?;
@@ -209,7 +212,7 @@ impl<'a> Session<'a> {
         out: &mut dyn Write,
         err: &mut dyn Write,
     ) -> Result<u8, Fail> {
-        let style = self.style(nokeys);
+        let style = self.keyed_style(nokeys)?;
         let client = self.client()?;
         client.monitor(topics).map_err(|e| of_client(&e))?;
         loop {
@@ -241,6 +244,12 @@ impl<'a> Session<'a> {
         let mut policies = self.client()?.policies().map_err(|e| of_client(&e))?;
         policies.retain(|p| which.matches(p) && family.is_none_or(|f| Some(f) == p.spec.sel.family));
         Ok(policies)
+    }
+
+    /// How states are shown: without keys also where we are told none.
+    fn keyed_style(&mut self, nokeys: bool) -> Result<show::Style, Fail> {
+        let hidden = nokeys || self.client()?.is_read_only().map_err(|e| of_client(&e))?;
+        Ok(self.style(hidden))
     }
 
     fn style(&self, nokeys: bool) -> show::Style {

@@ -1,5 +1,6 @@
 //! A client that listens: notices go out as they come, until it closes.
 
+use super::access::Access;
 use crate::protocol::{MessageError, Response, write_message};
 use crossbeam_channel::{Sender, bounded, select};
 use std::io::{BufRead, BufReader};
@@ -15,6 +16,7 @@ const BATCH: usize = 64;
 /// and it is told how much that was.
 pub(super) fn run(
     monitor: &Monitor,
+    access: Access,
     reader: BufReader<UnixStream>,
     mut writer: UnixStream,
 ) -> Result<(), MessageError> {
@@ -32,7 +34,8 @@ pub(super) fn run(
             let Ok(first) = first else { break Ok(()) };
             let more = monitor.notices.try_iter().take(BATCH - 1);
             let notices = std::iter::once(first).chain(more).collect();
-            let message = Response::Notices { notices, lost: monitor.take_lost() };
+            let mut message = Response::Notices { notices, lost: monitor.take_lost() };
+            access.cut(&mut message);
             if let Err(error) = write_message(&mut writer, &message) {
                 break Err(error);
             }

@@ -71,3 +71,13 @@ pub struct Algorithms {
     /// Authentication.
     pub auth: Option<AlgAuth>,
 }
+
+impl Algorithms {
+    /// Leaves the names, and makes every key an empty one.
+    pub fn hide_keys(&mut self) {
+        let aead = self.aead.iter_mut().map(|alg| &mut alg.key);
+        let enc = self.enc.iter_mut().map(|alg| &mut alg.key);
+        let auth = self.auth.iter_mut().map(|alg| &mut alg.key);
+        aead.chain(enc).chain(auth).for_each(|key| *key = Key::new(Vec::new()));
+    }
+}
