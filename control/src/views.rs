@@ -179,6 +179,7 @@ pub(crate) fn reasons(json: bool) -> String {
                     "direction": r.way.name(),
                     "link": r.link.iter().map(|f| f.name()).collect::<Vec<_>>(),
                     "vti6_tx_dropped": r.vti6_tx_dropped,
+                    "xfrm_link": r.xfrm_link.map(|own| own.iter().map(|f| f.name()).collect::<Vec<_>>()),
                     "xfrm": r.mib.iter().map(|m| m.name()).collect::<Vec<_>>(),
                     "sa": r.sa.map(|s| s.name()),
                     "icmp": r.icmp.name(),
