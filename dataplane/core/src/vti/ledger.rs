@@ -101,7 +101,7 @@ fn is_used_by(tables: &Snapshot, sa: &Sa, device: &Device) -> bool {
     let (spec, ends) = (&sa.spec, &device.spec);
     if device.is_xfrm() {
         let leaves = spec.dir != Some(SaDirection::In) && !tables.is_for_us(spec.dst);
-        return leaves && spec.if_id == ends.if_id && spec.mode != Mode::Transport;
+        return leaves && spec.if_id == ends.if_id && spec.mode == Mode::Tunnel;
     }
     let is_end = |end: IpAddr, address| end.is_unspecified() || end == address;
     spec.mode == Mode::Tunnel

@@ -16,8 +16,14 @@ use crate::xfrm::{Action, Direction, Family, Mode, Proto, Sa, Spi};
 /// is this device's.
 ///
 /// kernel: xfrmi_xmit2(): "Local routing loop detected!"
+///
+/// In beet mode, which a kernel sends by too, nothing is sent here.
 pub(super) fn check_state(sa: &Sa) -> Result<(), Reason> {
-    if sa.spec.mode == Mode::Transport { Err(Reason::TxTransportLoop) } else { Ok(()) }
+    match sa.spec.mode {
+        Mode::Tunnel => Ok(()),
+        Mode::Transport => Err(Reason::TxTransportLoop),
+        _ => Err(Reason::TxNotTunnelMode),
+    }
 }
 
 /// Why a packet is refused that is longer than the tunnel carries. No IPv6 packet of 1280 bytes or less is too big, but

@@ -62,7 +62,7 @@ pub(super) const TX: &[Case<transmit::Packets>] = &[
     ("xi_tx_sa_noifid", |l| l.states[OUT].if_id = 0, five, "5 tx_no_sa", NO_STATES),
     ("xi_tx_sa_other_ifid", |l| l.states[OUT].if_id = 6, five, "5 tx_no_sa", NO_STATES),
     ("xi_tx_sa_transport", transport, five, "5 tx_transport_loop", COLLISIONS),
-    ("xi_tx_sa_beet", |l| { l.states[OUT].mode = Mode::Beet; l.policies[OUT].templates[0].mode = Mode::Beet }, five, "5 sent", GOOD),
+("uvti_sa_beet", |l| { l.states[OUT].mode = Mode::Beet; l.policies[OUT].templates[0].mode = Mode::Beet }, five, "5 tx_not_tunnel_mode", CARRIER),
     ("xi_tx_other_peer", |l| ends(l, "198.51.100.1", "198.51.100.3"), five, "5 sent", GOOD),
     ("xi_tx_mark_pol_mismatch", |l| l.policies[OUT].mark = Mark::exact(7), five, "5 tx_no_policy", CARRIER),
     ("xi_tx_mark_sa_only", |l| l.states[OUT].mark = Mark::exact(7), five, "5 tx_no_sa", NO_STATES),
