@@ -3,7 +3,7 @@
 use super::{Breakdown, By, Line, Subject};
 use crate::views::{kernel_counts, lines, number, table};
 use comfy_table::Cell;
-use uvti_core::reason::Reason;
+use uvti_core::reason::{LinkKind, Reason};
 use uvti_core::xfrm::Mark;
 use uvti_dataplane::account::{PolicyName, SaName};
 
@@ -28,7 +28,7 @@ pub(crate) fn text(breakdown: &Breakdown) -> String {
         if let Subject::Reason(name) = &line.subject
             && let Some(row) = Reason::from_name(name).map(|r| r.row())
         {
-            cells.extend([Cell::new(kernel_counts(row)), Cell::new(row.meaning)]);
+            cells.extend([Cell::new(kernel_counts(row, Some(LinkKind::Vti))), Cell::new(row.meaning)]);
         }
         table.add_row(cells);
     }

@@ -1,6 +1,7 @@
 //! Records for tests.
 
 use crate::protocol::{DropRecord, OuterLabel};
+use uvti_core::device::LinkKind;
 use uvti_core::packet::testing::udp4;
 use uvti_core::xfrm::{Direction, Family, Mark, Proto, SaId, Selector, Spi};
 use uvti_dataplane::account::{Contents, PolicyName, SaName};
@@ -17,6 +18,7 @@ pub(crate) fn record() -> DropRecord {
         seq: 1,
         nth: 1,
         device: "vti0".into(),
+        kind: Some(LinkKind::Vti),
         reason: "tx_no_sa".into(),
         sa: None,
         policy: Some(PolicyName {

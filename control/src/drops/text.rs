@@ -47,7 +47,7 @@ pub(super) fn object(record: &DropRecord) -> Value {
         "reason": record.reason,
         "worker": record.worker,
         "number": record.nth,
-        "kernel_counts": row(record).map(kernel_counts),
+        "kernel_counts": row(record).map(|row| kernel_counts(row, record.kind)),
         "sa": record.sa.as_ref().map(sa),
         "policy": record.policy.as_ref().map(policy),
         "summary": frame.line(),
@@ -94,7 +94,7 @@ fn policy(record: &DropRecord) -> Option<String> {
 }
 
 fn counters(record: &DropRecord) -> String {
-    row(record).map(kernel_counts).unwrap_or_default()
+    row(record).map(|row| kernel_counts(row, record.kind)).unwrap_or_default()
 }
 
 /// None if the dataplane has a reason that this program does not know.

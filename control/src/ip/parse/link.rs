@@ -41,7 +41,7 @@ fn type_of(words: &[String]) -> Option<LinkKind> {
 }
 
 pub(super) fn kind_of(name: &str) -> Option<LinkKind> {
-    LinkKind::ALL.into_iter().find(|k| k.name() == name)
+    LinkKind::from_name(name)
 }
 
 /// The device of ours that the command names, if any.

@@ -17,6 +17,11 @@ impl LinkKind {
     /// All.
     pub const ALL: [LinkKind; 3] = [LinkKind::Vti, LinkKind::Vti6, LinkKind::Xfrm];
 
+    /// The kind of that name.
+    pub fn from_name(name: &str) -> Option<LinkKind> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// iproute2's name (`type vti`).
     pub const fn name(self) -> &'static str {
         match self {
