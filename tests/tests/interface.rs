@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uvti_tests::esp::Suite;
 use uvti_tests::gateway::{Engine, Gateway};
@@ -124,6 +124,9 @@ fn every_view_knows_the_device() {
     ]);
     assert!(told.contains("if_id 0x2a") && told.contains("Sent by SA 0x00000101"), "{told}");
 
+    let host = left.namespace.command(Path::new("ip"), &["-o", "link", "show", "xfrm0"], "").unwrap();
+    assert!(host.contains("link/none") && !host.contains("MULTICAST"), "{host}");
+
     // A policy less: received, and then dropped for a reason that counts so.
     left.ip(&["xfrm policy delete src 0.0.0.0/0 dst 0.0.0.0/0 dir in if_id 42".to_owned()]).unwrap();
     let counted = || left.link("xfrm0").unwrap().get("rx_packets").copied().unwrap_or(0);
@@ -132,6 +135,8 @@ fn every_view_knows_the_device() {
     wait::until(LIMIT, || (counted() > before).then_some(())).expect("it was received");
     assert!(!left.link("xfrm0").unwrap().contains_key("rx_errors"));
     assert!(said(&["stat", "--by", "device"]).contains("rx_no_policy"));
+    assert!(said(&["stat"]).contains("rx_packets, rx_bytes, XfrmInNoPols"));
+    assert!(said(&["drops", "--reason", "rx_no_policy"]).contains("[rx_packets, rx_bytes, XfrmInNoPols]"));
 
     // What is saved makes the same again.
     let saved = said(&["save"]);

@@ -60,10 +60,11 @@ pub(crate) fn sa(name: &SaName) -> String {
 
 /// `index 9 dir out prio 0 src 10.1.0.0/16 dst 10.2.0.0/16 mark 0x1`.
 pub(crate) fn policy(name: &PolicyName) -> String {
-    let PolicyName { index, dir, priority, mark: m, sel } = name;
+    let PolicyName { index, dir, priority, mark: m, if_id, sel } = name;
     let mut selector = String::new();
     crate::ip::show::selector(&mut selector, sel);
-    format!("index {index} dir {} prio {priority} {}{}", dir.name(), selector.trim_end(), mark(*m))
+    let if_id = if *if_id == 0 { String::new() } else { format!(" if_id {if_id:#x}") };
+    format!("index {index} dir {} prio {priority} {}{}{if_id}", dir.name(), selector.trim_end(), mark(*m))
 }
 
 fn mark(mark: Mark) -> String {

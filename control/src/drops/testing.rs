@@ -26,6 +26,7 @@ pub(crate) fn record() -> DropRecord {
             dir: Direction::Out,
             priority: 100,
             mark: Mark::exact(1),
+            if_id: 0,
             sel: Selector { dst: "10.2.0.0/16".parse().unwrap(), ..Selector::any(Family::V4) },
         }),
         outer: None,

@@ -33,12 +33,12 @@ pub(super) fn object(record: &DropRecord) -> Value {
         json!({ "dst": id.dst, "spi": id.spi.to_string(), "reqid": reqid, "mark": mark(id.mark) })
     };
     let policy = |p: &PolicyName| {
-        let PolicyName { index, dir, priority, mark: m, sel } = p;
+        let PolicyName { index, dir, priority, mark: m, if_id, sel } = p;
         let mut selector = String::new();
         show::selector(&mut selector, sel);
         json!({
             "index": index, "dir": dir.name(), "priority": priority, "mark": mark(*m),
-            "selector": selector.trim_end(),
+            "if_id": (*if_id != 0).then(|| format!("{if_id:#x}")), "selector": selector.trim_end(),
         })
     };
     json!({

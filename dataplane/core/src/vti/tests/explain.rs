@@ -33,12 +33,12 @@ fn unchanged(tables: &Arc<Snapshot>, explain: impl FnOnce() -> Explanation) -> E
     explanation
 }
 
-fn explain_tx(tables: &Arc<Snapshot>, lab: &Lab, packet: &[u8]) -> Explanation {
+pub(super) fn explain_tx(tables: &Arc<Snapshot>, lab: &Lab, packet: &[u8]) -> Explanation {
     let device = tables.devices.get(lab.devices[0].id).unwrap();
     unchanged(tables, || explain::transmit(tables, device, Buf::from_packet(packet), &CX))
 }
 
-fn explain_rx(tables: &Arc<Snapshot>, slot: &RxSlot) -> Explanation {
+pub(super) fn explain_rx(tables: &Arc<Snapshot>, slot: &RxSlot) -> Explanation {
     let copy = Esp::Packet(Buf::from_packet(slot.buf.bytes()));
     unchanged(tables, || explain::receive(tables, &slot.outer, copy, &CX))
 }
@@ -234,7 +234,7 @@ fn near_rx(spoil: impl FnOnce(&mut Lab), seqs: &[u64]) -> Vec<(String, Vec<Strin
     told(said.unwrap())
 }
 
-fn told(said: Explanation) -> Vec<(String, Vec<String>)> {
+pub(super) fn told(said: Explanation) -> Vec<(String, Vec<String>)> {
     said.near.into_iter().map(|n| (n.text, n.repair)).collect()
 }
 

@@ -1,6 +1,7 @@
 //! The xfrm interface, one line a scenario (Linux 6.12, `tests/data/xfrmi-6.12.jsonl`). Scenarios that start with `uvti_`
 //! were not measured: the kernel's order of checks says what it counts.
 
+use super::explain::{explain_rx, explain_tx, told};
 use super::receive::{beet, carrying, cut, five as five_esp, forged, from, inner, numbered, udp_only};
 use super::transmit::{block, df, ends, five, five6, flow4, flow6, nest, route, six, transport, udp_encap};
 use super::{Case, receive, transmit};
@@ -243,4 +244,40 @@ fn the_direction_is_that_of_the_inner_destination() {
     {
         assert_eq!(tables.is_for_us(ip(dst)), ours, "{dst}");
     }
+}
+
+/// What would have let a packet pass: by if_id, and by what its SAs know of ends.
+#[test]
+fn near_misses_are_told_by_if_id() {
+    let near_tx = |spoil: fn(&mut Lab)| {
+        let mut lab = Lab::xfrm();
+        spoil(&mut lab);
+        told(explain_tx(&lab.tables(), &lab, &flow4(100))).remove(0)
+    };
+    let near_rx = |spoil: fn(&mut Lab)| {
+        let mut lab = Lab::xfrm();
+        let slot = lab.peer().slot(1, &inner(100));
+        spoil(&mut lab);
+        told(explain_rx(&lab.tables(), &slot)).remove(0)
+    };
+    let (text, repair) = near_tx(|l| l.policies[OUT].if_id = 6);
+    assert_eq!(text, "policy 1 would match, but its if_id is 0x6, the device's is 0x5");
+    assert!(repair[0].contains(" if_id 0x5 "), "{repair:?}");
+    let (text, repair) = near_tx(|l| l.policies.clear());
+    assert_eq!(text, "there is no policy with dir out");
+    let tmpl = "if_id 0x5 tmpl src 198.51.100.1 dst 198.51.100.2 proto esp reqid 1 mode tunnel";
+    assert!(repair[0].ends_with(tmpl), "{repair:?}");
+
+    let (text, repair) = near_rx(|l| {
+        l.policies.remove(FWD);
+    });
+    assert_eq!(text, "there is no policy with dir fwd");
+    let tmpl = "dir fwd if_id 0x5 tmpl src 198.51.100.2 dst 198.51.100.1 proto esp reqid 1 mode tunnel";
+    assert!(repair[0].ends_with(tmpl), "{repair:?}");
+    let (text, repair) = near_rx(|l| l.devices[0].up = false);
+    assert_eq!(text, "xfrm0 has the SA's if_id 0x5, but it is down");
+    assert_eq!(repair, ["ip link set dev xfrm0 up"]);
+    let (text, repair) = near_rx(|l| l.states[IN].if_id = 7);
+    assert_eq!(text, "there is no xfrm interface with the SA's if_id 0x7");
+    assert_eq!(repair, ["uvti ip link add type xfrm if_id 0x7"]);
 }
