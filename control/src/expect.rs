@@ -193,9 +193,9 @@ impl Source {
     }
 }
 
-/// Whether it is a VTI that somebody made, and not the kernel's fallback device.
+/// Whether it is a VTI, or an xfrm interface, that somebody made, and not the kernel's fallback device.
 fn is_vti(name: &str, kind: Option<&str>) -> bool {
-    matches!(kind, Some("vti" | "vti6")) && !matches!(name, "ip_vti0" | "ip6_vti0")
+    matches!(kind, Some("vti" | "vti6" | "xfrm")) && !matches!(name, "ip_vti0" | "ip6_vti0")
 }
 
 fn choose(found: &[String], wanted: Option<&str>) -> Result<Option<String>> {

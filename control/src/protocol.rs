@@ -202,7 +202,7 @@ pub struct Totals {
 pub struct DeviceTotals {
     /// Name.
     pub name: String,
-    /// `vti` or `vti6`.
+    /// `vti`, `vti6` or `xfrm`.
     pub kind: String,
     /// As a kernel VTI would count.
     pub stats: LinkStats,

@@ -107,10 +107,10 @@ impl Dataplane for Service {
     fn totals(&self) -> Totals {
         let Some(totals) = self.engine_totals() else { return Totals::default() };
         let tables = self.0.tables();
-        let kind = |id| tables.devices.get(id).map_or(LinkKind::Vti, |d| d.spec.kind);
+        let kind = |id| tables.devices.get(id).map(|d| d.spec.kind);
         let mut devices: Vec<DeviceTotals> =
             totals.devices.iter().map(|(id, name, cells)| device_totals(name, kind(*id), cells)).collect();
-        devices.push(device_totals("-", LinkKind::Vti, &totals.nowhere));
+        devices.push(device_totals("-", None, &totals.nowhere));
         Totals { devices, xfrm: mibs(&totals.all) }
     }
 
@@ -202,7 +202,7 @@ impl Dataplane for Service {
     }
 }
 
-fn device_totals(name: &str, kind: LinkKind, cells: &Cells) -> DeviceTotals {
+fn device_totals(name: &str, kind: Option<LinkKind>, cells: &Cells) -> DeviceTotals {
     let drops = Reason::ALL
         .iter()
         .map(|r| (r.row().name.to_owned(), cells.dropped(*r)))
@@ -210,8 +210,8 @@ fn device_totals(name: &str, kind: LinkKind, cells: &Cells) -> DeviceTotals {
         .collect();
     DeviceTotals {
         name: name.to_owned(),
-        kind: kind.name().to_owned(),
-        stats: cells.link_stats(kind == LinkKind::Vti6),
+        kind: kind.map_or("-", LinkKind::name).to_owned(),
+        stats: cells.link_stats(kind),
         drops,
     }
 }

@@ -8,7 +8,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::json;
 use std::fmt::Write;
 use uvti_core::device::LinkInfo;
-use uvti_core::reason::{Reason, Row};
+use uvti_core::reason::{LinkKind, Reason, Row};
 
 pub(crate) fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
@@ -30,9 +30,9 @@ pub(crate) fn lines(table: &Table) -> String {
     text
 }
 
-/// What a kernel VTI would have counted, in one cell: `carrier, XfrmOutNoStates`.
-pub(crate) fn kernel_counts(row: &Row) -> String {
-    let link = row.link.iter().map(|f| f.name().to_owned());
+/// What a kernel's device of that kind would have counted, in one cell: `carrier, XfrmOutNoStates`.
+pub(crate) fn kernel_counts(row: &Row, kind: Option<LinkKind>) -> String {
+    let link = row.counted_by(kind).map(|f| f.name().to_owned());
     let mib = row.mib.iter().map(|m| m.name().to_owned());
     let sa = row.sa.map(|s| format!("SA {}", s.name()));
     link.chain(mib).chain(sa).collect::<Vec<_>>().join(", ")
@@ -61,7 +61,7 @@ pub(crate) fn stat(client: &mut Client, json: bool) -> Result<(String, bool), Cl
                 Cell::new(&d.name),
                 Cell::new(name),
                 number(n),
-                Cell::new(kernel_counts(row)),
+                Cell::new(kernel_counts(row, LinkKind::from_name(&d.kind))),
                 Cell::new(row.meaning),
             ]);
         }
@@ -182,6 +182,7 @@ pub(crate) fn reasons(json: bool) -> String {
                     "direction": r.way.name(),
                     "link": r.link.iter().map(|f| f.name()).collect::<Vec<_>>(),
                     "vti6_tx_dropped": r.vti6_tx_dropped,
+                    "xfrm_link": r.xfrm_link.map(|own| own.iter().map(|f| f.name()).collect::<Vec<_>>()),
                     "xfrm": r.mib.iter().map(|m| m.name()).collect::<Vec<_>>(),
                     "sa": r.sa.map(|s| s.name()),
                     "icmp": r.icmp.name(),
@@ -194,7 +195,7 @@ pub(crate) fn reasons(json: bool) -> String {
     }
     let mut t = table(&["REASON", "KERNEL COUNTS", "SENDER IS TOLD", "MEANING", "LOOK AT"]);
     rows.for_each(|r| {
-        t.add_row([r.name, &kernel_counts(r), r.icmp.name(), r.meaning, r.check]);
+        t.add_row([r.name, &kernel_counts(r, Some(LinkKind::Vti)), r.icmp.name(), r.meaning, r.check]);
     });
     lines(&t)
 }
@@ -227,7 +228,7 @@ pub(crate) fn pretty(value: &serde_json::Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use uvti_core::device::{LinkKind, LinkSpec};
+    use uvti_core::device::LinkSpec;
     use uvti_core::reason::LinkStats;
 
     /// A kernel's lines: 2 sent, 3 without SA, 2 at the end of their numbers, 4 in a loop, 1 too big; 6 forged.

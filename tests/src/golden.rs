@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 /// The recording: Linux 6.12.117; Linux 6.1.176 counted the same.
 const RECORDING: &str = include_str!("../data/kernel-6.12.jsonl");
 
+/// Those of the xfrm interface: Linux 6.12.117.
+const INTERFACE: &str = include_str!("../data/xfrmi-6.12.jsonl");
+
 /// One recorded scenario: what was added to the counters.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Recorded {
@@ -25,6 +28,12 @@ pub struct Recorded {
     /// Frames seen on the wire, by kind (`esp4`, `esp4-frag`, …).
     #[serde(default)]
     pub wire: BTreeMap<String, u64>,
+    /// The counters of other links.
+    #[serde(default)]
+    pub other_links: BTreeMap<String, Counters>,
+    /// What each SA counted.
+    #[serde(default)]
+    pub sa_stats: Vec<serde_json::Map<String, serde_json::Value>>,
     /// Packets the client got out of the tunnel, by kind (`ip4/17` is UDP).
     #[serde(default)]
     pub delivered: BTreeMap<String, u64>,
@@ -41,9 +50,18 @@ pub fn recorded(scenario: &str) -> Result<Recorded> {
         .with_context(|| format!("the kernel's results have no scenario {scenario}"))
 }
 
-/// All recorded scenarios.
+/// All recorded scenarios of VTIs.
 pub fn all() -> Result<Vec<Recorded>> {
-    RECORDING
+    read(RECORDING)
+}
+
+/// All recorded scenarios of the xfrm interface.
+pub fn of_interfaces() -> Result<Vec<Recorded>> {
+    read(INTERFACE)
+}
+
+fn read(recording: &str) -> Result<Vec<Recorded>> {
+    recording
         .lines()
         .map(|line| serde_json::from_str(line).with_context(|| format!("not a recorded scenario: {line}")))
         .collect()

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
-use uvti_tests::golden::recorded;
+use uvti_tests::golden::{Recorded, of_interfaces, recorded};
 use uvti_tests::require::{Need, have};
 
 const SCENARIOS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
@@ -29,6 +29,28 @@ fn uvti_counts_as_the_kernel() {
     }
     let only = std::env::var("UVTI_ONLY").unwrap_or_default();
     let output = compare(env!("CARGO_BIN_EXE_uvti-under-test"), "", &["--quiet", "--only", &only]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    println!("{said}");
+}
+
+/// Scenario files of the xfrm interface, which the guest's kernel has not: what Linux 6.12 counted was recorded.
+fn interface_files() -> Vec<std::path::PathBuf> {
+    ["xfrm-tx", "xfrm-rx", "xfrm-ipv6"].map(|f| Path::new(SCENARIOS).join(format!("{f}.scenario"))).into()
+}
+
+/// `UVTI_ONLY=substring` picks scenarios.
+#[test]
+fn an_xfrm_interface_counts_as_recorded() {
+    if !have("an_xfrm_interface_counts_as_recorded", Need::Netns) {
+        return;
+    }
+    let only = std::env::var("UVTI_ONLY").unwrap_or_default();
+    let output = Command::new(env!("CARGO_BIN_EXE_uvti-under-test"))
+        .args(["compare", "--quiet", "--only", &only])
+        .args(interface_files())
+        .output()
+        .unwrap();
     let said = text(&output);
     assert_eq!(output.status.code(), Some(0), "{said}");
     println!("{said}");
@@ -101,6 +123,92 @@ fn files_expect_what_another_kernel_counted() {
         }
     }
     assert!(compared > 200, "{compared} scenarios have a recording");
+}
+
+/// What the files expect of an xfrm interface is what was recorded: links, XFRM, SAs, the wire, and what was delivered.
+#[test]
+fn interface_files_expect_what_was_recorded() {
+    let recorded = of_interfaces().unwrap();
+    let mut compared = 0;
+    for path in interface_files() {
+        for section in std::fs::read_to_string(&path).unwrap().split("\n[").skip(1) {
+            let name = section.split(']').next().unwrap();
+            let recorded = recorded.iter().find(|r| r.scenario == name).unwrap_or_else(|| panic!("{name}"));
+            compared += 1;
+            assert_eq!(expected_of(section), told(recorded), "{name}");
+        }
+    }
+    assert!(compared > 150, "{compared} scenarios are recorded");
+}
+
+/// `GROUP NAME` and how often, without lengths and fields of packets.
+type Kinds = std::collections::BTreeMap<String, u64>;
+
+/// The `expect` lines of a section, as far as a recording has them.
+fn expected_of(section: &str) -> Kinds {
+    let mut kinds = Kinds::new();
+    for line in section.lines().filter_map(|line| line.strip_prefix("expect ")) {
+        let mut words = line.split_whitespace();
+        let mut group = words.next().unwrap().to_owned();
+        if group == "sa" {
+            group = format!("sa {}", words.next().unwrap());
+        }
+        if matches!(group.as_str(), "nothing" | "icmp" | "errno" | "received") {
+            continue;
+        }
+        let mut item = String::new();
+        for word in words {
+            match word.strip_prefix('+') {
+                Some(n) => {
+                    *kinds.entry(format!("{group} {}", std::mem::take(&mut item))).or_default() +=
+                        n.parse::<u64>().unwrap()
+                }
+                // Of a packet its kind.
+                None if item.is_empty() => item = word.to_owned(),
+                None => {}
+            }
+        }
+    }
+    kinds
+}
+
+/// What was recorded, by the same names.
+fn told(recorded: &Recorded) -> Kinds {
+    let mut kinds = Kinds::new();
+    let xfrm0 = [("xfrm0".to_owned(), recorded.link.clone())];
+    let others = recorded
+        .other_links
+        .clone()
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("xfrm") || name == "vti0");
+    for (device, counters) in xfrm0.into_iter().chain(others) {
+        for (counter, n) in counters {
+            let short = match counter.as_str() {
+                "tx_carrier_errors" => "carrier",
+                "tx_aborted_errors" => "aborted",
+                other => other,
+            };
+            kinds.insert(format!("{device} {short}"), n);
+        }
+    }
+    kinds.extend(recorded.xfrm.iter().map(|(name, n)| (format!("xfrm {name}"), *n)));
+    for sa in &recorded.sa_stats {
+        let counts = sa.iter().filter_map(|(name, n)| Some((name, n.as_u64().filter(|n| *n > 0)?)));
+        let spi = sa["spi"].as_str().unwrap();
+        kinds.extend(counts.map(|(name, n)| (format!("sa {spi} {}", name.replace('_', "-")), n)));
+    }
+    for (kind, n) in recorded.wire.iter().filter(|(kind, _)| *kind != "arp") {
+        let kind = match kind.as_str() {
+            "esp4-frag" => "frag4",
+            "ip4/17" => "udp4",
+            other => other,
+        };
+        kinds.insert(format!("wire {kind}"), *n);
+    }
+    for (kind, n) in &recorded.delivered {
+        kinds.insert(format!("delivered {}", if kind == "ip4/17" { "udp4" } else { "udp6" }), *n);
+    }
+    kinds
 }
 
 /// The counters of devices and of XFRM in the `expect` lines of a section.

@@ -3,7 +3,7 @@
 use super::{Breakdown, By, Line, Subject};
 use crate::views::{kernel_counts, lines, number, table};
 use comfy_table::Cell;
-use uvti_core::reason::Reason;
+use uvti_core::reason::{LinkKind, Reason};
 use uvti_core::xfrm::Mark;
 use uvti_dataplane::account::{PolicyName, SaName};
 
@@ -28,7 +28,7 @@ pub(crate) fn text(breakdown: &Breakdown) -> String {
         if let Subject::Reason(name) = &line.subject
             && let Some(row) = Reason::from_name(name).map(|r| r.row())
         {
-            cells.extend([Cell::new(kernel_counts(row)), Cell::new(row.meaning)]);
+            cells.extend([Cell::new(kernel_counts(row, Some(LinkKind::Vti))), Cell::new(row.meaning)]);
         }
         table.add_row(cells);
     }
@@ -60,10 +60,11 @@ pub(crate) fn sa(name: &SaName) -> String {
 
 /// `index 9 dir out prio 0 src 10.1.0.0/16 dst 10.2.0.0/16 mark 0x1`.
 pub(crate) fn policy(name: &PolicyName) -> String {
-    let PolicyName { index, dir, priority, mark: m, sel } = name;
+    let PolicyName { index, dir, priority, mark: m, if_id, sel } = name;
     let mut selector = String::new();
     crate::ip::show::selector(&mut selector, sel);
-    format!("index {index} dir {} prio {priority} {}{}", dir.name(), selector.trim_end(), mark(*m))
+    let if_id = if *if_id == 0 { String::new() } else { format!(" if_id {if_id:#x}") };
+    format!("index {index} dir {} prio {priority} {}{}{if_id}", dir.name(), selector.trim_end(), mark(*m))
 }
 
 fn mark(mark: Mark) -> String {

@@ -142,7 +142,7 @@ impl Engine {
         match &mut self.kind {
             Kind::Kernel => {
                 for link in netlink.links()? {
-                    if matches!(link.kind.as_deref(), Some("vti" | "vti6")) {
+                    if matches!(link.kind.as_deref(), Some("vti" | "vti6" | "xfrm")) {
                         add(&mut counts, &link.name, kernel_link(netlink, &link.name)?);
                     }
                 }
@@ -204,10 +204,10 @@ fn line(words: &[String]) -> String {
     words.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// The name in `link add NAME type vti …` or `link add … name NAME type vti6 …`.
+/// The name in `link add NAME type vti …` or `link add … name NAME type xfrm …`.
 fn new_device(words: &[String]) -> Option<String> {
     let kind = words.iter().position(|w| w == "type").and_then(|at| words.get(at + 1))?;
-    if words.get(1)?.as_str() != "add" || !matches!(kind.as_str(), "vti" | "vti6") {
+    if words.get(1)?.as_str() != "add" || !matches!(kind.as_str(), "vti" | "vti6" | "xfrm") {
         return None;
     }
     match words.get(2)?.as_str() {

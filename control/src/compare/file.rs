@@ -152,6 +152,7 @@ impl Reader {
             title: words.rest().join(" "),
             file: line.file.clone(),
             place: Place { after: number, expect: Vec::new() },
+            recorded: false,
             steps: Vec::new(),
             expected: BTreeMap::new(),
         };
@@ -169,6 +170,7 @@ impl Reader {
         for line in &expanded.lines {
             match statement::parse(line)? {
                 Statement::Step(step) => scenario.steps.push(step),
+                Statement::Recorded => scenario.recorded = true,
                 Statement::Expect(counts) => {
                     for (name, n) in counts {
                         if scenario.expected.insert(name.clone(), n).is_some() {

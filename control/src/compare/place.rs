@@ -39,9 +39,22 @@ pub(crate) struct Row {
     pub(crate) millis: u64,
 }
 
-/// Runs a job where that can be done.
+/// Runs a job where that can be done. What was recorded needs no kernel with a VTI, and is a job of its own.
 pub(crate) fn run(job: &Job) -> Result<Vec<Row>> {
-    let Err(here) = can_here() else {
+    let on_kernels = job.on == [On::Kernel];
+    let (recorded, rest): (Vec<_>, Vec<_>) =
+        job.scenarios.iter().cloned().partition(|s| s.recorded && !on_kernels);
+    let mut rows = Vec::new();
+    for (scenarios, vti) in [(recorded, false), (rest, true)] {
+        if !scenarios.is_empty() {
+            rows.extend(run_together(&Job { scenarios, on: job.on.clone(), ..*job }, vti)?);
+        }
+    }
+    Ok(rows)
+}
+
+fn run_together(job: &Job, vti: bool) -> Result<Vec<Row>> {
+    let Err(here) = can_here(vti) else {
         let scratch = WorkDir::new()?;
         let mut rows = Vec::new();
         each(job, scratch.path(), |row| {
@@ -103,12 +116,12 @@ pub(crate) fn serve() {
 
 fn each(job: &Job, scratch: &Path, mut take: impl FnMut(Row) -> Result<()>) -> Result<()> {
     for scenario in &job.scenarios {
-        for on in &job.on {
+        for on in scenario.engines(&job.on) {
             let start = Instant::now();
-            let observed = lab::observe(scenario, *on == On::Uvti, job.record, scratch);
+            let observed = lab::observe(scenario, on == On::Uvti, job.record, scratch);
             take(Row {
                 scenario: scenario.name.clone(),
-                on: *on,
+                on,
                 observed: observed.map_err(|error| format!("{error:#}")),
                 millis: start.elapsed().as_millis() as u64,
             })?;
@@ -117,11 +130,14 @@ fn each(job: &Job, scratch: &Path, mut take: impl FnMut(Row) -> Result<()>) -> R
     Ok(())
 }
 
-/// Whether this kernel has VTIs, and we may use them.
-fn can_here() -> Result<()> {
+/// Whether we may use this kernel, and it has VTIs, if they are needed.
+fn can_here(vti: bool) -> Result<()> {
     std::fs::File::options().read(true).write(true).open("/dev/net/tun").context("/dev/net/tun")?;
     let engine = super::engine::Engine::new(false, Path::new(""));
     Netns::new().context("no new network namespace: root is needed")?.run(|| {
+        if !vti {
+            return Ok(());
+        }
         engine.system(&[
             "link add vti0 type vti local 192.0.2.1 remote 192.0.2.2".to_owned(),
             "link add vti6 type vti6 local 2001:db8::1 remote 2001:db8::2".to_owned(),

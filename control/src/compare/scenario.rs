@@ -1,5 +1,6 @@
 //! What a scenario is: lines of configuration, packets, and what must have been counted in the end.
 
+use super::On;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,10 +20,20 @@ pub(crate) struct Scenario {
     pub(crate) file: String,
     /// The lines of the file after which its expectations belong, and those that hold them now; from 1.
     pub(crate) place: Place,
+    /// What is expected was recorded on a kernel with devices that others lack: it stands for the kernel.
+    pub(crate) recorded: bool,
     /// What happens, in order.
     pub(crate) steps: Vec<Step>,
     /// What a kernel counted.
     pub(crate) expected: Counts,
+}
+
+impl Scenario {
+    /// Of the engines that were asked for, those on which it is run.
+    pub(crate) fn engines(&self, asked: &[On]) -> Vec<On> {
+        let kernel_too = !self.recorded || asked == [On::Kernel];
+        asked.iter().copied().filter(|on| *on == On::Uvti || kernel_too).collect()
+    }
 }
 
 /// Where in its file the expectations of a scenario are.

@@ -10,6 +10,8 @@ use uvti_core::reason::Mib;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Statement {
     Step(Step),
+    /// What is expected stands for the kernel.
+    Recorded,
     Expect(Counts),
 }
 
@@ -51,11 +53,15 @@ pub(crate) fn parse(line: &Line) -> Result<Statement, Problem> {
         "wait" => gone(&mut words)?,
         "send" => Step::Send(traffic::send(&mut words)?),
         "inject" => Step::Inject(traffic::inject(&mut words)?),
+        "recorded" => {
+            words.end()?;
+            return Ok(Statement::Recorded);
+        }
         "expect" => return Ok(Statement::Expect(expect(&mut words)?)),
         _ => {
-            return Err(
-                words.wrong("no statement: ip, refused, tc, sysctl, listen, send, inject, wait, expect, use")
-            );
+            return Err(words.wrong(
+                "no statement: ip, refused, tc, sysctl, listen, send, inject, wait, recorded, expect, use",
+            ));
         }
     };
     Ok(Statement::Step(step))

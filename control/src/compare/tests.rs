@@ -1,5 +1,6 @@
 //! The parser: what is read, and that no text makes it do anything but complain.
 
+use super::On;
 use super::cursor::Problem;
 use super::file::parse;
 use super::scenario::{Inner, Outer, Step, Via};
@@ -31,6 +32,17 @@ fn blocks_take_values_and_are_left_out_by_name() {
     assert_eq!(scenarios[0].title, "with values");
     let both = [ip("xfrm state add spi 0x100 reqid 1"), ip("xfrm state add spi 0x101 reqid 1")];
     assert_eq!(scenarios[1].steps, both);
+}
+
+/// What was recorded stands for the kernel, unless the kernel alone is asked.
+#[test]
+fn recorded_scenarios_need_no_kernel() {
+    let of = |text: &str| read(text).unwrap().remove(0);
+    let recorded = of("recorded\n[a] x\nexpect nothing\n");
+    assert_eq!(recorded.engines(&[On::Kernel, On::Uvti]), [On::Uvti]);
+    assert_eq!(recorded.engines(&[On::Kernel]), [On::Kernel]);
+    assert_eq!(of("[a] x\n").engines(&[On::Kernel, On::Uvti]), [On::Kernel, On::Uvti]);
+    assert!(complaint("recorded elsewhere\n[a] x\n").contains("nothing is expected here"));
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn one<'a>(scenario: &'a Scenario, job: &Job, rows: &[Row], known: &'a [Known]) 
         if uvti.is_some() { known.into_iter().filter(|k| !explained(k)).collect() } else { Vec::new() };
     Verdict {
         scenario,
-        failure: job.on.iter().find_map(failure),
+        failure: scenario.engines(&job.on).iter().find_map(failure),
         gone,
         millis: mine.iter().map(|row| row.millis).sum(),
         lines,

@@ -4,9 +4,10 @@ use crate::protocol::{DropHistory, DropRecord, DropsPage, DropsQuery, HistoryRow
 use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use uvti_core::device::DeviceId;
+use uvti_core::device::{DeviceId, LinkKind};
 use uvti_core::packet::Outer;
 use uvti_core::reason::Reason;
+use uvti_core::tables::Snapshot;
 use uvti_dataplane::account::{BUCKET, BUCKETS, Page, PolicyName, Record};
 use uvti_dataplane::engine::Engine;
 
@@ -27,9 +28,9 @@ pub(crate) fn page(engine: &Engine, query: &DropsQuery) -> DropsPage {
         left = left.saturating_sub(LOOK);
         page = look(engine, query, reason);
     }
-    let names = engine.device_names();
+    let (names, tables) = (engine.device_names(), engine.tables());
     DropsPage {
-        records: page.records.into_iter().map(|r| record(r, &names)).collect(),
+        records: page.records.into_iter().map(|r| record(r, &names, &tables)).collect(),
         reached: page.reached,
         more: page.more,
         skipped: engine.flight().skipped(),
@@ -60,13 +61,16 @@ pub(crate) fn history(engine: &Engine) -> DropHistory {
     }
 }
 
-fn record(r: Record, names: &BTreeMap<DeviceId, String>) -> DropRecord {
+fn record(r: Record, names: &BTreeMap<DeviceId, String>, tables: &Snapshot) -> DropRecord {
+    // One that is gone was a VTI, as most are.
+    let kind = tables.devices.get(r.device).map_or(LinkKind::Vti, |device| device.spec.kind);
     DropRecord {
         time: r.time,
         worker: r.worker,
         seq: r.seq,
         nth: r.nth,
         device: names.get(&r.device).cloned().unwrap_or_else(|| "-".to_owned()),
+        kind: (r.device != DeviceId::NONE).then_some(kind),
         reason: r.reason.to_string(),
         sa: r.sa,
         policy: r.policy.as_deref().map(PolicyName::from),

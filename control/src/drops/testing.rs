@@ -1,6 +1,7 @@
 //! Records for tests.
 
 use crate::protocol::{DropRecord, OuterLabel};
+use uvti_core::device::LinkKind;
 use uvti_core::packet::testing::udp4;
 use uvti_core::xfrm::{Direction, Family, Mark, Proto, SaId, Selector, Spi};
 use uvti_dataplane::account::{Contents, PolicyName, SaName};
@@ -17,6 +18,7 @@ pub(crate) fn record() -> DropRecord {
         seq: 1,
         nth: 1,
         device: "vti0".into(),
+        kind: Some(LinkKind::Vti),
         reason: "tx_no_sa".into(),
         sa: None,
         policy: Some(PolicyName {
@@ -24,6 +26,7 @@ pub(crate) fn record() -> DropRecord {
             dir: Direction::Out,
             priority: 100,
             mark: Mark::exact(1),
+            if_id: 0,
             sel: Selector { dst: "10.2.0.0/16".parse().unwrap(), ..Selector::any(Family::V4) },
         }),
         outer: None,

@@ -33,12 +33,12 @@ pub(super) fn object(record: &DropRecord) -> Value {
         json!({ "dst": id.dst, "spi": id.spi.to_string(), "reqid": reqid, "mark": mark(id.mark) })
     };
     let policy = |p: &PolicyName| {
-        let PolicyName { index, dir, priority, mark: m, sel } = p;
+        let PolicyName { index, dir, priority, mark: m, if_id, sel } = p;
         let mut selector = String::new();
         show::selector(&mut selector, sel);
         json!({
             "index": index, "dir": dir.name(), "priority": priority, "mark": mark(*m),
-            "selector": selector.trim_end(),
+            "if_id": (*if_id != 0).then(|| format!("{if_id:#x}")), "selector": selector.trim_end(),
         })
     };
     json!({
@@ -47,7 +47,7 @@ pub(super) fn object(record: &DropRecord) -> Value {
         "reason": record.reason,
         "worker": record.worker,
         "number": record.nth,
-        "kernel_counts": row(record).map(kernel_counts),
+        "kernel_counts": row(record).map(|row| kernel_counts(row, record.kind)),
         "sa": record.sa.as_ref().map(sa),
         "policy": record.policy.as_ref().map(policy),
         "summary": frame.line(),
@@ -94,7 +94,7 @@ fn policy(record: &DropRecord) -> Option<String> {
 }
 
 fn counters(record: &DropRecord) -> String {
-    row(record).map(kernel_counts).unwrap_or_default()
+    row(record).map(|row| kernel_counts(row, record.kind)).unwrap_or_default()
 }
 
 /// None if the dataplane has a reason that this program does not know.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use uvti_core::device::{LinkInfo, LinkSpec};
+use uvti_core::device::{LinkInfo, LinkKind, LinkSpec};
 use uvti_core::tables::Op;
 use uvti_core::xfrm::{
     Action, Direction, PolicyId, PolicyInfo, PolicySpec, Proto, SaId, Spi, StateInfo, StateSpec,
@@ -115,6 +115,9 @@ fn updated(state: &mut StateSpec, by: &StateSpec) {
     if !by.output_mark.is_unset() {
         state.output_mark = by.output_mark;
     }
+    if by.if_id != 0 {
+        state.if_id = by.if_id;
+    }
 }
 
 fn links_between(running: &[LinkInfo], wanted: Vec<LinkSpec>, deletes: &mut Vec<Op>) -> Vec<Op> {
@@ -129,7 +132,7 @@ fn links_between(running: &[LinkInfo], wanted: Vec<LinkSpec>, deletes: &mut Vec<
     // A device that only changes stays, with its counters, addresses and routes.
     for op in &mut adds {
         if let Op::LinkAdd(spec) = op
-            && let Some(at) = left.iter().position(|l| l.spec.name == spec.name && l.spec.kind == spec.kind)
+            && let Some(at) = left.iter().position(|l| may_become(&l.spec, spec))
         {
             left.remove(at);
             *op = Op::LinkChange(spec.clone());
@@ -137,6 +140,12 @@ fn links_between(running: &[LinkInfo], wanted: Vec<LinkSpec>, deletes: &mut Vec<
     }
     deletes.extend(left.into_iter().map(|link| Op::LinkDel { name: link.spec.name.clone() }));
     adds
+}
+
+/// Whether a change makes one of the other: the device below an xfrm interface is for life.
+fn may_become(link: &LinkSpec, wanted: &LinkSpec) -> bool {
+    let below = link.kind != LinkKind::Xfrm || link.dev == wanted.dev;
+    link.name == wanted.name && link.kind == wanted.kind && below
 }
 
 fn same_link(link: &LinkInfo, wanted: &LinkSpec) -> bool {

@@ -115,6 +115,9 @@ fn link(info: &LinkInfo) -> Vec<Line> {
         if spec.fwmark != 0 {
             add.word("fwmark", format_args!("{:#x}", spec.fwmark));
         }
+        if spec.kind == LinkKind::Xfrm {
+            add.word("if_id", format_args!("{:#x}", spec.if_id));
+        }
         lines.push(add);
         lines.extend(header_change(spec));
     }

@@ -115,7 +115,7 @@ fn missing(words: &[String], error: &std::io::Error, err: &mut dyn Write) -> u8 
     let _ = writeln!(
         err,
         "uvti: cannot run the system's \"ip {}\": {error}: install iproute2; without it uvti serves only what it \
-         owns: links and tunnels of type vti and vti6, and xfrm",
+         owns: links and tunnels of type vti and vti6, links of type xfrm, and xfrm",
         words.join(" ")
     );
     NOT_INSTALLED

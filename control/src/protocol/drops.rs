@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use uvti_core::device::LinkKind;
 use uvti_dataplane::account::{Contents, PolicyName, SaName};
 
 /// Which recorded packets are wanted.
@@ -41,6 +42,8 @@ pub struct DropRecord {
     pub nth: u64,
     /// The device it was for; `-` for none.
     pub device: String,
+    /// Its kind, by which a kernel counts.
+    pub kind: Option<LinkKind>,
     /// Name of the reason.
     pub reason: String,
     /// The SA that had a part in it.

@@ -166,6 +166,7 @@ mod tests {
             seq: 0,
             nth: 0,
             device: "vti0".into(),
+            kind: None,
             reason: "tx_no_sa".into(),
             sa: None,
             policy: None,

@@ -85,12 +85,17 @@ impl Tables {
 
     fn add_link(&mut self, spec: &LinkSpec) -> Result<(), Refusal> {
         let same = |l: &LinkInfo| {
-            l.spec.name == spec.name || (l.spec.local, l.spec.remote) == (spec.local, spec.remote)
+            let ends = |l: &LinkSpec| (l.kind == LinkKind::Xfrm, l.local, l.remote, l.if_id);
+            l.spec.name == spec.name || ends(&l.spec) == ends(spec)
         };
         if self.links.iter().any(same) {
             return Err(Refusal::errno(Errno::Exists));
         }
-        let mtu = spec.mtu.unwrap_or(if spec.kind == LinkKind::Vti { 1480 } else { 1428 });
+        let mtu = spec.mtu.unwrap_or(match spec.kind {
+            LinkKind::Vti => 1480,
+            LinkKind::Vti6 => 1428,
+            LinkKind::Xfrm => 1500,
+        });
         let (ifindex, stats) = (5 + self.next_ifindex, LinkStats::default());
         self.next_ifindex += 1;
         self.links.push(LinkInfo { spec: spec.clone(), ifindex, up: false, mtu, txqlen: 1000, stats });

@@ -84,6 +84,10 @@ fn links() -> impl Strategy<Value = Vec<LinkInfo>> {
             TunnelHeader { by_ioctl, ttl, tos, df: df || ttl != 0 }
         });
     let plain = prop_oneof![Just(TunnelHeader::default()), header];
+    let interface = (of(Just("lo".to_owned())), 1..=u32::MAX, 68..65000u32).prop_map(|(dev, if_id, mtu)| {
+        let spec = LinkSpec { if_id, dev, mtu: Some(mtu), ..LinkSpec::new(String::new(), LinkKind::Xfrm) };
+        LinkInfo { mtu, ..link_info(spec) }
+    });
     let one = (any::<bool>(), net(Family::V4), net(Family::V6), any::<(u32, u32)>(), 68..65000u32, plain)
         .prop_flat_map(|(v6, four, six, keys, mtu, header)| {
             (of(Just("lo".to_owned())), prop_oneof![Just(0), any::<u32>()]).prop_map(move |(dev, fwmark)| {
@@ -102,6 +106,7 @@ fn links() -> impl Strategy<Value = Vec<LinkInfo>> {
                     remote: end,
                     ikey: keys.0,
                     okey: keys.1,
+                    if_id: 0,
                     dev,
                     fwmark,
                     mtu: (!header.by_ioctl).then_some(mtu),
@@ -111,7 +116,7 @@ fn links() -> impl Strategy<Value = Vec<LinkInfo>> {
                 LinkInfo { mtu, ..link_info(spec) }
             })
         });
-    proptest::collection::vec(one, 0..4).prop_map(|mut links| {
+    proptest::collection::vec(prop_oneof![3 => one, 1 => interface], 0..4).prop_map(|mut links| {
         links.iter_mut().enumerate().for_each(|(n, link)| link.spec.name = format!("t{n}"));
         links
     })

@@ -1,37 +1,19 @@
-//! VTI devices: as configured, as shown, and as the datapath sees them.
+//! VTIs and xfrm interfaces: as configured, as shown, and as the datapath sees them.
 
+pub use crate::reason::LinkKind;
 use crate::reason::LinkStats;
-use crate::xfrm::Family;
+use crate::xfrm::{Direction, Family};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Kind of a link that uvti owns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum LinkKind {
-    /// IPv4 outer header. kernel: net/ipv4/ip_vti.c
-    Vti,
-    /// IPv6 outer header. kernel: net/ipv6/ip6_vti.c
-    Vti6,
-}
-
-impl LinkKind {
-    /// iproute2's name (`type vti`).
-    pub const fn name(self) -> &'static str {
-        match self {
-            LinkKind::Vti => "vti",
-            LinkKind::Vti6 => "vti6",
-        }
-    }
-}
-
-/// A VTI as configured by `ip link add NAME type vti …` or `ip tunnel add NAME mode vti …`.
+/// A device as configured by `ip link add NAME type vti|vti6|xfrm …` or `ip tunnel add NAME mode vti …`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkSpec {
     /// Interface name, at most 15 bytes.
     pub name: String,
     /// Kind.
     pub kind: LinkKind,
-    /// Tunnel source; unspecified is any.
+    /// Tunnel source; unspecified is any. An xfrm interface has no ends of its own.
     pub local: IpAddr,
     /// Tunnel destination; unspecified is any.
     pub remote: IpAddr,
@@ -39,7 +21,9 @@ pub struct LinkSpec {
     pub ikey: u32,
     /// Mark with which sent packets look up policy and SA (0 is none).
     pub okey: u32,
-    /// Physical device to bind to (`dev PHYS`).
+    /// What an xfrm interface looks policies up by, and received SAs find it by; 0 for a VTI.
+    pub if_id: u32,
+    /// `dev PHYS`: shown; to an xfrm interface also the `dev` of selectors.
     pub dev: Option<String>,
     /// `fwmark` of the outer route look-up.
     pub fwmark: u32,
@@ -50,10 +34,10 @@ pub struct LinkSpec {
 }
 
 impl LinkSpec {
-    /// A device without options: any endpoints, no keys.
+    /// A device without options: any endpoints, no keys, no `if_id`.
     pub fn new(name: impl Into<String>, kind: LinkKind) -> Self {
         let any = match kind {
-            LinkKind::Vti => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            LinkKind::Vti | LinkKind::Xfrm => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             LinkKind::Vti6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         Self {
@@ -63,6 +47,7 @@ impl LinkSpec {
             remote: any,
             ikey: 0,
             okey: 0,
+            if_id: 0,
             dev: None,
             fwmark: 0,
             mtu: None,
@@ -87,7 +72,7 @@ pub struct TunnelHeader {
     pub df: bool,
 }
 
-/// A running VTI, as shown.
+/// A running device, as shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkInfo {
     /// As configured.
@@ -100,7 +85,7 @@ pub struct LinkInfo {
     pub mtu: u32,
     /// Transmit queue length.
     pub txqlen: u32,
-    /// Counters as a kernel VTI would show them.
+    /// Counters as a kernel's device would show them.
     pub stats: LinkStats,
 }
 
@@ -111,6 +96,17 @@ pub struct DeviceId(pub u32);
 impl DeviceId {
     /// Stands for packets that met no device.
     pub const NONE: DeviceId = DeviceId(0);
+}
+
+/// What a policy is looked up by, besides the flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyKey<'a> {
+    /// `dev` of selectors; empty for none.
+    pub dev: &'a str,
+    /// Mark.
+    pub mark: u32,
+    /// `if_id` of an xfrm interface, 0 for others.
+    pub if_id: u32,
 }
 
 /// A device as the datapath sees it.
@@ -130,7 +126,7 @@ pub struct Device {
     pub txqlen: u32,
     /// `net.ipv4.conf.DEV.disable_xfrm`.
     pub disable_xfrm: bool,
-    /// `disable_policy` of the device below: what comes by it needs no input policy.
+    /// `disable_policy`, of the device below or of an xfrm interface itself: what comes by it needs no input policy.
     pub no_policy: bool,
     /// `vti6` with endpoints: the local one is not an address of this host.
     pub local_not_ours: bool,
@@ -139,11 +135,36 @@ pub struct Device {
 }
 
 impl Device {
-    /// Family of the outer header.
-    pub const fn family(&self) -> Family {
+    /// Family of the outer header, where that is the device's.
+    pub const fn family(&self) -> Option<Family> {
         match self.spec.kind {
-            LinkKind::Vti => Family::V4,
-            LinkKind::Vti6 => Family::V6,
+            LinkKind::Vti => Some(Family::V4),
+            LinkKind::Vti6 => Some(Family::V6),
+            LinkKind::Xfrm => None,
         }
+    }
+
+    /// What policies of a direction are looked up by for its packets. A VTI stands for its keys; an xfrm interface leaves
+    /// the mark to the packet, and lends it its `dev` on the way out.
+    ///
+    /// kernel: net/ipv4/ip_vti.c vti_xmit(), vti_rcv_cb(); net/xfrm/xfrm_interface_core.c xfrmi_xmit2(),
+    /// xfrmi_decode_session()
+    #[inline]
+    pub fn policy_key(&self, dir: Direction) -> PolicyKey<'_> {
+        let spec = &self.spec;
+        match (spec.kind, dir) {
+            (LinkKind::Xfrm, Direction::Out) => {
+                PolicyKey { dev: spec.dev.as_deref().unwrap_or(""), mark: 0, if_id: spec.if_id }
+            }
+            (LinkKind::Xfrm, _) => PolicyKey { dev: &spec.name, mark: 0, if_id: spec.if_id },
+            (_, Direction::Out) => PolicyKey { dev: &spec.name, mark: spec.okey, if_id: 0 },
+            (_, _) => PolicyKey { dev: &spec.name, mark: spec.ikey, if_id: 0 },
+        }
+    }
+
+    /// Whether it is an xfrm interface.
+    #[inline]
+    pub fn is_xfrm(&self) -> bool {
+        self.spec.kind == LinkKind::Xfrm
     }
 }

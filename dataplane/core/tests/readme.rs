@@ -24,11 +24,16 @@ fn table() -> String {
     text
 }
 
-/// Counters of the link, of `/proc/net/xfrm_stat` and of the SA; in parentheses what only `ip6_vti` adds.
+/// Counters of the link, of `/proc/net/xfrm_stat` and of the SA; in parentheses what `ip6_vti` and the
+/// xfrm interface add, or the latter counts instead.
 fn kernel_counts(row: &Row) -> String {
     let link = row.link.iter().map(|f| f.name().to_owned());
-    let vti6 = row.vti6_tx_dropped.then(|| "(vti6: tx_dropped)".to_owned());
+    let dropped = row.vti6_tx_dropped.then(|| "(vti6, xfrm: tx_dropped)".to_owned());
+    let own = row.xfrm_link.map(|fields| {
+        let names: Vec<_> = fields.iter().map(|f| f.name()).collect();
+        format!("(xfrm: {})", names.join(", "))
+    });
     let mib = row.mib.iter().map(|m| m.name().to_owned());
     let sa = row.sa.map(|s| format!("SA {}", s.name()));
-    link.chain(vti6).chain(mib).chain(sa).collect::<Vec<_>>().join(", ")
+    link.chain(dropped).chain(own).chain(mib).chain(sa).collect::<Vec<_>>().join(", ")
 }

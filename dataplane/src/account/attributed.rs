@@ -17,6 +17,8 @@ pub struct PolicyName {
     pub priority: u32,
     /// Mark.
     pub mark: Mark,
+    /// `if_id` of an xfrm interface; 0 for none.
+    pub if_id: u32,
     /// Packets it is for.
     pub sel: Selector,
 }
@@ -25,7 +27,7 @@ impl From<&Policy> for PolicyName {
     fn from(policy: &Policy) -> Self {
         let spec = &policy.spec;
         let (index, dir, priority, mark) = (spec.index, spec.dir, spec.priority, spec.mark);
-        Self { index, dir, priority, mark, sel: spec.sel.clone() }
+        Self { index, dir, priority, mark, if_id: spec.if_id, sel: spec.sel.clone() }
     }
 }
 

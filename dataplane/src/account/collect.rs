@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uvti_core::device::DeviceId;
-use uvti_core::reason::{LinkStats, Mib, Reason, Way};
+use uvti_core::reason::{LinkKind, LinkStats, Mib, Reason, Way};
 
 /// How long a worker may take to come to the end of a burst.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -49,8 +49,8 @@ impl Cells {
         self.0.iter_mut().zip(&other.0).for_each(|(a, b)| *a += b);
     }
 
-    /// What a kernel VTI's link counters would be; `vti6` as `ip6_vti` counts.
-    pub fn link_stats(&self, vti6: bool) -> LinkStats {
+    /// What the link counters of a kernel's device of this kind would be; there are none of what met no device.
+    pub fn link_stats(&self, kind: Option<LinkKind>) -> LinkStats {
         let mut stats = LinkStats {
             rx_packets: self.of(Way::Rx, Count::Out),
             rx_bytes: self.of(Way::Rx, Count::Bytes),
@@ -60,10 +60,7 @@ impl Cells {
         };
         for reason in Reason::ALL {
             let (n, row) = (self.dropped(*reason), reason.row());
-            row.link.iter().for_each(|field| field.add(&mut stats, n));
-            if vti6 && row.vti6_tx_dropped {
-                stats.tx_dropped += n;
-            }
+            row.counted_by(kind).for_each(|field| field.add(&mut stats, n));
         }
         stats
     }

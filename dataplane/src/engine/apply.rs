@@ -187,6 +187,11 @@ impl Engine {
         for key in keys {
             changed |= tables.put_route(key, state.host.route(key).0);
         }
+        let addresses = state.host.addresses();
+        if addresses != *tables.addresses {
+            tables.addresses = Arc::new(addresses);
+            changed = true;
+        }
         changed |= look_at_sysctls(&mut state, &mut tables);
         for device in old.devices.iter() {
             let Some(link) = state.host.link(device.ifindex) else { continue };
@@ -240,14 +245,19 @@ fn apply(state: &mut State, draft: &mut Draft, op: &Op) -> Result<(), Refusal> {
     draft.tables.apply(op, &mut Context { now: draft.now, random: &mut || host.random() })
 }
 
-/// Endpoints, keys and MTU of a device that stays.
+/// Endpoints, keys, if_id and MTU of a device that stays.
 fn change_link(host: &mut dyn Host, draft: &mut Draft, spec: &LinkSpec) -> Result<(), Refusal> {
     let old = draft.tables.devices.by_name(&spec.name).ok_or(Refusal::errno(Errno::NoDevice))?;
     let mut device = Device::clone(old);
     if device.spec.kind != spec.kind {
         return Err(Refusal::errno(Errno::Invalid));
     }
-    if (spec.local, spec.remote) != (device.spec.local, device.spec.remote) {
+    // kernel: net/xfrm/xfrm_interface_core.c xfrmi_changelink(): the device below cannot be changed
+    if device.is_xfrm() && spec.dev != device.spec.dev {
+        return Err(Refusal::errno(Errno::Invalid));
+    }
+    let known_by = |spec: &LinkSpec| (spec.local, spec.remote, spec.if_id);
+    if known_by(spec) != known_by(&device.spec) {
         let named_otherwise = LinkSpec { name: String::new(), ..spec.clone() };
         draft.tables.check_device(&named_otherwise)?;
     }
@@ -324,7 +334,7 @@ fn change_device(tables: &mut Snapshot, id: DeviceId, change: impl FnOnce(&mut D
 /// kernel: net/ipv6/ip6_tunnel.c ip6_tnl_xmit_ctl()
 fn look_at_ends(host: &mut dyn Host, device: &mut Device) {
     let (local, remote) = (device.spec.local, device.spec.remote);
-    if device.family() == Family::V6 && !local.is_unspecified() && !remote.is_unspecified() {
+    if device.family() == Some(Family::V6) && !local.is_unspecified() && !remote.is_unspecified() {
         let any = IpAddr::from([0; 16]);
         let mut ours = |dst| host.route(RouteKey { src: any, dst, mark: 0 }).1;
         (device.local_not_ours, device.remote_is_ours) = (!ours(local), ours(remote));
@@ -345,6 +355,8 @@ fn default_mtu(host: &mut dyn Host, spec: &LinkSpec) -> u32 {
     match spec.kind {
         LinkKind::Vti => path.map_or(1480, |mtu| mtu.saturating_sub(20).max(68)),
         // Without a route: an Ethernet's, less the longest link header of the kernel's build.
+        // kernel: net/xfrm/xfrm_interface_core.c xfrmi_dev_setup()
+        LinkKind::Xfrm => 1500,
         LinkKind::Vti6 => path.map_or(1428, |mtu| mtu.saturating_sub(40).max(1280 - 40)),
     }
 }

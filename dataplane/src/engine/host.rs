@@ -1,6 +1,7 @@
 //! What the engine needs of the system it runs on, as traits: tests and benches run without one.
 
 use crate::io::TunQueue;
+use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
 use uvti_core::device::LinkSpec;
@@ -66,6 +67,11 @@ pub trait Host: Send {
 
     /// Outer route, and whether the destination is this host.
     fn route(&mut self, key: RouteKey) -> (Answer, bool);
+
+    /// Addresses of this host.
+    fn addresses(&mut self) -> HashSet<IpAddr> {
+        HashSet::new()
+    }
 
     /// MTU of the device or route towards `remote`, for a new device's own MTU.
     fn path_mtu(&mut self, local: IpAddr, remote: IpAddr) -> Option<u32> {

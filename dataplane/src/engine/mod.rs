@@ -271,7 +271,7 @@ impl Engine {
                     up: d.up,
                     mtu: d.mtu,
                     txqlen: d.txqlen,
-                    stats: cells.link_stats(d.spec.kind == uvti_core::device::LinkKind::Vti6),
+                    stats: cells.link_stats(Some(d.spec.kind)),
                 })
             })
             .collect())

@@ -127,7 +127,13 @@ impl Flags {
         };
         device.disable_xfrm =
             of_all(host, XFRM4) || held.of_device(host, OF_DEVICES[XFRM4], &device.spec.name);
-        let flag = if device.family() == Family::V4 { POLICY4 } else { POLICY6 };
+        if device.is_xfrm() {
+            // kernel: net/ipv4/route.c ip_route_input_slow() asks the device that the packet was decapsulated for.
+            device.no_policy =
+                of_all(host, POLICY4) || held.of_device(host, OF_DEVICES[POLICY4], &device.spec.name);
+            return;
+        }
+        let flag = if device.family() == Some(Family::V4) { POLICY4 } else { POLICY6 };
         device.no_policy = of_all(host, flag)
             || index_below(host, tables, device).is_some_and(|index| {
                 *below.entry((flag, index)).or_insert_with(|| {

@@ -3,14 +3,17 @@
 use super::host::{Created, DeviceLosses, Host, HostDevice, LinkState};
 use crate::host::icmp::IcmpSender;
 use crate::host::netlink::{Netlink, Scope};
-use crate::io::tun::{CreateError, Device, OffloadQueue, OffloadTun, Offloads, Options, SimpleTun};
+use crate::io::tun::{
+    CreateError, Device, LINK_NONE, LINK_TUNNEL, OffloadQueue, OffloadTun, Offloads, Options, SimpleTun,
+};
 use crate::io::{Burst, Outcome, Pool, TunQueue};
+use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use uvti_core::device::LinkSpec;
+use uvti_core::device::{LinkKind, LinkSpec};
 use uvti_core::packet::Buf;
 use uvti_core::route::{Answer, Route, RouteKey};
 use uvti_core::tables::{Errno, Refusal};
@@ -117,7 +120,8 @@ impl HostDevice for Tun {
 
 impl Host for SystemHost {
     fn create(&mut self, spec: &LinkSpec, mtu: u32, workers: usize) -> Result<Created, Refusal> {
-        let options = Options { mtu, ..Options::default() };
+        let link_type = if spec.kind == LinkKind::Xfrm { LINK_NONE } else { LINK_TUNNEL };
+        let options = Options { mtu, link_type, ..Options::default() };
         let (tun, queues) = self.open_tun(&spec.name, options, workers).map_err(refusal)?;
         let reader = self.created % workers.max(1);
         self.created += 1;
@@ -147,6 +151,13 @@ impl Host for SystemHost {
             Ok(r) => (Some(Route { ifindex: r.ifindex, mtu: r.mtu }), r.scope == Scope::Local),
             Err(_) => (None, false),
         }
+    }
+
+    fn addresses(&mut self) -> HashSet<IpAddr> {
+        self.netlink.addresses().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the host's addresses are not known");
+            HashSet::new()
+        })
     }
 
     fn send_icmp(&mut self, message: &icmp::Message) -> io::Result<()> {

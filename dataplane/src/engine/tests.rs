@@ -1,6 +1,7 @@
 //! The engine over devices and a network in memory: conservation, hops, and planted faults that `check` must name.
 
 mod flight;
+mod interface;
 
 use super::*;
 use crate::io::memory::{MemoryTun, MemoryUnderlay};

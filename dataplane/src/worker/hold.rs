@@ -165,7 +165,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         };
         let Err(refused) = transmit::decide(tables, device, &flow) else { return Found::Sa };
         let acquire = transmit::acquire(tables, device, &flow, &refused);
-        let found = match transmit::holder(tables, &refused) {
+        let found = match transmit::holder(tables, device, &refused) {
             Some(_) => Found::Nothing,
             None => Found::Never(when_held(refused.reason)),
         };

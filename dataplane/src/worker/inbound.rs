@@ -7,7 +7,7 @@ use crate::io::Outcome;
 use crate::io::underlay::{Fault, Received};
 use uvti_core::device::DeviceId;
 use uvti_core::packet::{Buf, Incoming, Outer};
-use uvti_core::reason::{Reason, Way};
+use uvti_core::reason::{LinkField, Reason, Way};
 use uvti_core::vti::{RxSlot, RxVerdict, WayPlace, receive};
 
 /// An inner packet that is to be handed to its device.
@@ -104,14 +104,10 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 self.scratch.hop_outers[usize::from(home)].push(slot.outer);
             }
             RxVerdict::Drop(drop) => {
-                if drop.reason == Reason::RxInnerVersion {
-                    // A kernel VTI has received it, with its length.
-                    self.books.count(
-                        self.counters(slot.device),
-                        Way::Rx,
-                        Count::Bytes,
-                        slot.buf.len() as u64,
-                    );
+                let kind = self.tables.load().devices.get(slot.device).map(|device| device.spec.kind);
+                if drop.reason.row().counted_by(kind).any(|field| field == LinkField::RxBytes) {
+                    // A kernel's device has received it, with its length.
+                    self.books.count(self.counters(slot.device), Way::Rx, Count::Bytes, slot.len as u64);
                 }
                 let outer = (!slot.opened).then_some(&slot.outer);
                 self.refuse(slot.device, slot.buf, &drop, outer);

@@ -120,7 +120,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         let wanted = match kind {
             Icmp::Silent => false,
             Icmp::Unreachable => self.told.one_more(inner.flow.src),
-            Icmp::TooBig => true,
+            Icmp::TooBig | Icmp::TooBigForIpv6 => true,
         };
         if !wanted {
             return;

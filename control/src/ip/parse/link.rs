@@ -1,6 +1,6 @@
-//! `ip link` for devices of type vti and vti6.
+//! `ip link` for devices of type vti, vti6 and xfrm.
 
-use super::{Asker, Change, Command, Names};
+use super::{Asker, Change, Command, Names, interface};
 use crate::ip::parse::fields::unspecified;
 use crate::ip::words::{Fail, Words, address, begins, number, tunnel_key};
 use uvti_core::device::{LinkKind, LinkSpec, TunnelHeader};
@@ -41,7 +41,7 @@ fn type_of(words: &[String]) -> Option<LinkKind> {
 }
 
 pub(super) fn kind_of(name: &str) -> Option<LinkKind> {
-    [LinkKind::Vti, LinkKind::Vti6].into_iter().find(|k| k.name() == name)
+    LinkKind::from_name(name)
 }
 
 /// The device of ours that the command names, if any.
@@ -50,9 +50,10 @@ fn find(words: &[String], names: &dyn Names) -> Option<LinkSpec> {
     names.link(name)
 }
 
+/// Family of its ends.
 pub(super) const fn family_of(kind: LinkKind) -> Family {
     match kind {
-        LinkKind::Vti => Family::V4,
+        LinkKind::Vti | LinkKind::Xfrm => Family::V4,
         LinkKind::Vti6 => Family::V6,
     }
 }
@@ -73,7 +74,10 @@ fn add(words: &[String], names: &dyn Names) -> Result<Option<Command>, Fail> {
         None => names.free_name(kind.name()),
     };
     let mut spec = LinkSpec { mtu: generic.mtu, ..LinkSpec::new(name.clone(), kind) };
-    options(&mut rest, &mut spec, names)?;
+    match kind {
+        LinkKind::Xfrm => interface::options(&mut rest, &mut spec, names)?,
+        LinkKind::Vti | LinkKind::Vti6 => options(&mut rest, &mut spec, names)?,
+    }
     let then = generic.then.into_iter().map(|set| set_words(&name, set)).collect();
     Ok(Some(Command::Apply(Change { ops: vec![Op::LinkAdd(spec)], asker: Asker::Netlink, then })))
 }
@@ -136,10 +140,8 @@ impl Generic {
 
 /// The options behind `type vti`.
 fn options(words: &mut Words<'_>, spec: &mut LinkSpec, names: &dyn Names) -> Result<(), Fail> {
-    let (family, inet) = match spec.kind {
-        LinkKind::Vti => (Family::V4, "inet"),
-        LinkKind::Vti6 => (Family::V6, "inet6"),
-    };
+    let family = family_of(spec.kind);
+    let inet = if family == Family::V4 { "inet" } else { "inet6" };
     while let Some(word) = words.next() {
         match word {
             "remote" | "local" => {
@@ -199,12 +201,17 @@ fn change_of(kind: LinkKind, words: &[String], names: &dyn Names) -> Result<Comm
     let mut spec = match names.link(&name) {
         Some(spec) if spec.kind == kind => spec,
         None if !names.device(&name) => return Err(Fail::plain(format!("Cannot find device \"{name}\"\n"))),
+        // iproute2 does not ask for what there is of an xfrm interface: the kernel refuses.
+        _ if kind == LinkKind::Xfrm => return Err(Fail::refused(Refusal::errno(Errno::NotSupported))),
         _ => return Err(Fail::plain("Failed to get existing tunnel info.\n")),
     };
     spec.mtu = generic.mtu.or(spec.mtu);
     // kernel: net/ipv4/ip_vti.c vti_changelink() starts from empty parameters
     spec.header = TunnelHeader { by_ioctl: spec.header.by_ioctl, ..TunnelHeader::default() };
-    options(&mut rest, &mut spec, names)?;
+    match kind {
+        LinkKind::Xfrm => interface::options(&mut rest, &mut spec, names)?,
+        LinkKind::Vti | LinkKind::Vti6 => options(&mut rest, &mut spec, names)?,
+    }
     let then = generic.then.into_iter().map(|set| set_words(&name, set)).collect();
     Ok(Command::Apply(Change { ops: vec![Op::LinkChange(spec)], asker: Asker::Netlink, then }))
 }
@@ -246,6 +253,7 @@ fn show(words: &[String], all: &[String]) -> Command {
 
 fn usage(kind: LinkKind) -> String {
     let (head, addr) = match kind {
+        LinkKind::Xfrm => return interface::USAGE.to_owned(),
         LinkKind::Vti => ("vti ", "IP_ADDRESS"),
         LinkKind::Vti6 => ("vti6", "IPV6_ADDRESS"),
     };

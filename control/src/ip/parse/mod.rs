@@ -2,6 +2,7 @@
 
 mod allocspi;
 mod fields;
+mod interface;
 mod link;
 mod monitor;
 mod options;

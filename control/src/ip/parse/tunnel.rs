@@ -32,8 +32,7 @@ pub(super) fn parse(
     } else if is("change") {
         change(rest, names)
     } else if is("delete") {
-        let link = own_name(rest).and_then(|name| names.link(name));
-        Ok(link.map(|link| Change::one(Op::LinkDel { name: link.name }, Asker::Tunnel)))
+        Ok(ours(rest, names).map(|link| Change::one(Op::LinkDel { name: link.name }, Asker::Tunnel)))
     } else if is("show") || is("lst") || is("list") {
         return show(rest);
     } else {
@@ -62,10 +61,20 @@ fn own_name(words: &[String]) -> Option<&str> {
 /// The kind by `mode`; without one, `vti` is meant by a name that begins so.
 fn mode_of(words: &[String], family: Option<Family>) -> Option<LinkKind> {
     match words.iter().position(|w| w == "mode") {
-        Some(at) => kind_of(words.get(at + 1)?),
+        Some(at) => tunnel_kind(words.get(at + 1)?),
         None if family == Some(Family::V6) => None,
         None => own_name(words).is_some_and(names_mode).then_some(LinkKind::Vti),
     }
+}
+
+/// An xfrm interface is none of `ip tunnel`.
+fn tunnel_kind(name: &str) -> Option<LinkKind> {
+    kind_of(name).filter(|kind| *kind != LinkKind::Xfrm)
+}
+
+/// The tunnel of ours that a command is about.
+fn ours(words: &[String], names: &dyn Names) -> Option<LinkSpec> {
+    names.link(own_name(words)?).filter(|link| link.kind != LinkKind::Xfrm)
 }
 
 /// Whether iproute2 takes the name of a tunnel for its mode.
@@ -85,7 +94,7 @@ fn add(words: &[String], family: Option<Family>, names: &dyn Names) -> Result<Op
 }
 
 fn change(words: &[String], names: &dyn Names) -> Result<Option<Command>, Fail> {
-    let Some(mut spec) = own_name(words).and_then(|name| names.link(name)) else { return Ok(None) };
+    let Some(mut spec) = ours(words, names) else { return Ok(None) };
     arguments(words, &mut spec, names)?;
     Ok(Some(Change::one(Op::LinkChange(spec), Asker::Tunnel)))
 }
@@ -99,7 +108,7 @@ fn arguments(words: &[String], spec: &mut LinkSpec, names: &dyn Names) -> Result
         match word {
             "mode" => {
                 let mode = words.need()?;
-                if kind_of(mode) != Some(spec.kind) {
+                if tunnel_kind(mode) != Some(spec.kind) {
                     return Err(words.say(format!("Unknown tunnel mode \"{mode}\"\n"), 255));
                 }
             }

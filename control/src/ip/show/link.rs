@@ -46,11 +46,13 @@ impl Facts {
             flags.extend(["UP", "LOWER_UP"]);
         }
         let (qdisc, operstate) = if link.up { ("noqueue", "UNKNOWN") } else { ("noop", "DOWN") };
-        // kernel: net/ipv4/ip_vti.c vti_tunnel_init(), net/ipv6/ip6_vti.c vti6_dev_setup()
+        // kernel: net/ipv4/ip_vti.c vti_tunnel_init(), net/ipv6/ip6_vti.c vti6_dev_setup(),
+        // net/xfrm/xfrm_interface_core.c xfrmi_dev_setup()
         let (link_type, mtu_bounds) = match spec.kind {
             LinkKind::Vti if spec.header.by_ioctl => ("ipip", (68, 65515)),
             LinkKind::Vti => ("ipip", (0, 0)),
             LinkKind::Vti6 => ("tunnel6", (68, 65495)),
+            LinkKind::Xfrm => ("none", (68, 65535)),
         };
         Self { flags, point_to_point, qdisc, operstate, link_type, mtu_bounds }
     }
@@ -79,8 +81,11 @@ pub fn text(link: &LinkInfo, host: &HostDetail, style: Style) -> String {
         facts.operstate,
         link.txqlen
     )];
-    let word = if facts.point_to_point { "peer" } else { "brd" };
-    let mut second = format!("    link/{} {} {word} {}", facts.link_type, spec.local, spec.remote);
+    let mut second = format!("    link/{} ", facts.link_type);
+    if spec.kind != LinkKind::Xfrm {
+        let word = if facts.point_to_point { "peer" } else { "brd" };
+        let _ = write!(second, "{} {word} {}", spec.local, spec.remote);
+    }
     if style.details {
         let (min, max) = facts.mtu_bounds;
         let _ = write!(second, " promiscuity 0  allmulti 0 minmtu {min} maxmtu {max} ");
@@ -99,17 +104,37 @@ pub fn text(link: &LinkInfo, host: &HostDetail, style: Style) -> String {
 pub fn brief(link: &LinkInfo) -> String {
     let (spec, facts) = (&link.spec, Facts::of(link));
     let name = format!("{}@{}", spec.name, spec.dev.as_deref().unwrap_or("NONE"));
-    format!("{name:<16} {:<14} {} <{}> \n", facts.operstate, spec.local, facts.flags.join(","))
+    let address = if spec.kind == LinkKind::Xfrm { String::new() } else { format!("{} ", spec.local) };
+    format!("{name:<16} {:<14} {address}<{}> \n", facts.operstate, facts.flags.join(","))
 }
 
 /// The same as an element of iproute2's JSON array.
 pub fn brief_value(link: &LinkInfo) -> Value {
     let (spec, facts) = (&link.spec, Facts::of(link));
-    json!({ "link": spec.dev, "ifname": spec.name, "operstate": facts.operstate, "address": spec.local,
-        "flags": facts.flags })
+    let mut value = json!({ "link": spec.dev, "ifname": spec.name, "operstate": facts.operstate });
+    if spec.kind != LinkKind::Xfrm {
+        value["address"] = json!(spec.local);
+    }
+    value["flags"] = json!(facts.flags);
+    value
 }
 
 fn detail(spec: &LinkSpec, host: &HostDetail) -> String {
+    let mut out = match spec.kind {
+        LinkKind::Xfrm => format!("    xfrm if_id {:#x} ", spec.if_id),
+        LinkKind::Vti | LinkKind::Vti6 => ends(spec),
+    };
+    if let Some(mode) = &host.addr_gen_mode {
+        let _ = write!(out, "addrgenmode {mode} ");
+    }
+    for (word, _, value) in OFFLOADS {
+        let _ = write!(out, "{word} {value} ");
+    }
+    out
+}
+
+/// Endpoints and keys of a VTI.
+fn ends(spec: &LinkSpec) -> String {
     let name = |a: IpAddr| match a.is_unspecified() && spec.kind == LinkKind::Vti {
         true => "any".to_owned(),
         false => a.to_string(),
@@ -126,12 +151,6 @@ fn detail(spec: &LinkSpec, host: &HostDetail) -> String {
     }
     if spec.fwmark != 0 {
         let _ = write!(out, "fwmark {:#x} ", spec.fwmark);
-    }
-    if let Some(mode) = &host.addr_gen_mode {
-        let _ = write!(out, "addrgenmode {mode} ");
-    }
-    for (word, _, value) in OFFLOADS {
-        let _ = write!(out, "{word} {value} ");
     }
     out
 }
@@ -212,11 +231,13 @@ pub fn value(link: &LinkInfo, host: &HostDetail, style: Style) -> Value {
     put("group", json!("default"));
     put("txqlen", json!(link.txqlen));
     put("link_type", json!(facts.link_type));
-    put("address", json!(spec.local));
-    if facts.point_to_point {
-        put("link_pointtopoint", json!(true));
+    if spec.kind != LinkKind::Xfrm {
+        put("address", json!(spec.local));
+        if facts.point_to_point {
+            put("link_pointtopoint", json!(true));
+        }
+        put("broadcast", json!(spec.remote));
     }
-    put("broadcast", json!(spec.remote));
     if style.details {
         put("promiscuity", json!(0));
         put("allmulti", json!(0));
@@ -235,6 +256,9 @@ pub fn value(link: &LinkInfo, host: &HostDetail, style: Style) -> Value {
 }
 
 fn info_data(spec: &LinkSpec) -> Value {
+    if spec.kind == LinkKind::Xfrm {
+        return json!({ "if_id": format!("{:#x}", spec.if_id) });
+    }
     let name = |a: IpAddr| match a.is_unspecified() && spec.kind == LinkKind::Vti {
         true => json!("any"),
         false => json!(a),

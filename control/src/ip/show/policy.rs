@@ -27,10 +27,10 @@ pub fn policy(info: &PolicyInfo, style: Style) -> String {
     if !spec.mark.is_unset() {
         let _ = writeln!(out, "\tmark {} ", mark(spec.mark));
     }
+    spec.templates.iter().for_each(|t| template(&mut out, t, style));
     if spec.if_id != 0 {
         let _ = writeln!(out, "\tif_id {:#x}", spec.if_id);
     }
-    spec.templates.iter().for_each(|t| template(&mut out, t, style));
     style.finish(out)
 }
 

@@ -16,6 +16,8 @@ pub fn tunnel(link: &LinkInfo, stats: bool) -> String {
             let _ = write!(out, "{}: ip/ip remote {remote} local {local}{dev}", spec.name);
             header(&mut out, &spec.header);
         }
+        // `ip tunnel` does not know it.
+        LinkKind::Xfrm => return out,
         LinkKind::Vti6 => {
             let _ = write!(
                 out,

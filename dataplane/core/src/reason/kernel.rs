@@ -2,6 +2,36 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Kind of a link that uvti owns, each of which counts by rules of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum LinkKind {
+    /// A VTI with an IPv4 outer header. kernel: net/ipv4/ip_vti.c
+    Vti,
+    /// A VTI with an IPv6 outer header. kernel: net/ipv6/ip6_vti.c
+    Vti6,
+    /// An xfrm interface: the outer header is that of its SAs. kernel: net/xfrm/xfrm_interface_core.c
+    Xfrm,
+}
+
+impl LinkKind {
+    /// All.
+    pub const ALL: [LinkKind; 3] = [LinkKind::Vti, LinkKind::Vti6, LinkKind::Xfrm];
+
+    /// The kind of that name.
+    pub fn from_name(name: &str) -> Option<LinkKind> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// iproute2's name (`type vti`).
+    pub const fn name(self) -> &'static str {
+        match self {
+            LinkKind::Vti => "vti",
+            LinkKind::Vti6 => "vti6",
+            LinkKind::Xfrm => "xfrm",
+        }
+    }
+}
+
 /// Link counters, those of `struct rtnl_link_stats64` that a VTI touches.
 ///
 /// kernel: include/uapi/linux/if_link.h
@@ -84,6 +114,8 @@ pub enum Icmp {
     Unreachable,
     /// ICMP 3/4 fragmentation needed; ICMPv6 2/0 packet too big; with the tunnel's MTU.
     TooBig,
+    /// The same with the tunnel's MTU even where that is less than an IPv6 link must have.
+    TooBigForIpv6,
 }
 
 impl Icmp {
@@ -92,7 +124,7 @@ impl Icmp {
         match self {
             Icmp::Silent => "",
             Icmp::Unreachable => "host-unreachable",
-            Icmp::TooBig => "frag-needed",
+            Icmp::TooBig | Icmp::TooBigForIpv6 => "frag-needed",
         }
     }
 }

@@ -6,7 +6,7 @@
 mod kernel;
 mod table;
 
-pub use kernel::{Icmp, LinkField, LinkStats, Mib, SaStat};
+pub use kernel::{Icmp, LinkField, LinkKind, LinkStats, Mib, SaStat};
 pub use table::Reason;
 
 /// Which way the packet was going.
@@ -37,10 +37,12 @@ pub struct Row {
     pub way: Way,
     /// Link counters that a kernel `ip_vti` adds one to.
     pub link: &'static [LinkField],
-    /// Whether `ip6_vti` adds one to `tx_dropped` as well.
+    /// Whether `ip6_vti` and the xfrm interface add one to `tx_dropped` as well.
     ///
-    /// kernel: net/ipv6/ip6_vti.c vti6_tnl_xmit()
+    /// kernel: net/ipv6/ip6_vti.c vti6_tnl_xmit(), net/xfrm/xfrm_interface_core.c xfrmi_xmit()
     pub vti6_tx_dropped: bool,
+    /// What the xfrm interface adds one to, where that is something else.
+    pub xfrm_link: Option<&'static [LinkField]>,
     /// `/proc/net/xfrm_stat` counters that it adds one to.
     pub mib: &'static [Mib],
     /// Counter of the SA (`ip -s xfrm state`, `stats:`).
@@ -51,6 +53,20 @@ pub struct Row {
     pub meaning: &'static str,
     /// The command that shows the cause.
     pub check: &'static str,
+}
+
+impl Row {
+    /// Link counters that a kernel's device of this kind adds one to; of a packet that met no device there are none.
+    pub fn counted_by(&self, kind: Option<LinkKind>) -> impl Iterator<Item = LinkField> {
+        let fields = match kind {
+            None => &[],
+            Some(LinkKind::Xfrm) => self.xfrm_link.unwrap_or(self.link),
+            Some(LinkKind::Vti | LinkKind::Vti6) => self.link,
+        };
+        let own = kind == Some(LinkKind::Xfrm) && self.xfrm_link.is_some();
+        let dropped = !own && matches!(kind, Some(LinkKind::Vti6 | LinkKind::Xfrm)) && self.vti6_tx_dropped;
+        fields.iter().copied().chain(dropped.then_some(LinkField::TxDropped))
+    }
 }
 
 #[cfg(test)]
@@ -78,6 +94,20 @@ mod tests {
                 assert_eq!(link, [LinkField::RxErrors, LinkField::RxDropped], "{r}");
             }
         }
+    }
+
+    /// kernel: net/xfrm/xfrm_interface_core.c: what fails before xfrm_output() is dropped too, and what was decapsulated
+    /// was received whatever policies say.
+    #[test]
+    fn an_xfrm_interface_counts_by_its_own_rules() {
+        use LinkField::{RxBytes, RxPackets, TxCarrierErrors, TxDropped, TxErrors};
+        let counted = |r: Reason, kind| r.row().counted_by(Some(kind)).collect::<Vec<_>>();
+        let no_sa = [TxErrors, TxCarrierErrors, TxDropped];
+        assert_eq!(counted(Reason::TxNoSa, LinkKind::Xfrm), no_sa);
+        assert_eq!(counted(Reason::TxNoSa, LinkKind::Vti6), no_sa);
+        assert_eq!(counted(Reason::TxNoSa, LinkKind::Vti), no_sa[..2]);
+        assert_eq!(counted(Reason::RxNoPolicy, LinkKind::Xfrm), [RxPackets, RxBytes]);
+        assert_eq!(counted(Reason::RxBadIcv, LinkKind::Xfrm), counted(Reason::RxBadIcv, LinkKind::Vti));
     }
 
     /// kernel: include/uapi/linux/if_link.h: carrier and aborted are part of tx_errors.

@@ -5,7 +5,7 @@ use std::fmt;
 
 macro_rules! reasons {
     ($( $(#[doc = $meaning:literal])+ $id:ident $name:literal $way:ident
-        [$($link:ident)*] $(vti6 $dropped:ident)? $(mib $mib:ident $(+ $mibs:ident)*)? $(sa $sa:ident)? $(icmp $icmp:ident)? => $check:literal; )*) => {
+        [$($link:ident)*] $(vti6 $dropped:ident)? $(xfrm [$($own:ident)*])? $(mib $mib:ident $(+ $mibs:ident)*)? $(sa $sa:ident)? $(icmp $icmp:ident)? => $check:literal; )*) => {
         /// Why a packet was dropped.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
@@ -24,6 +24,7 @@ macro_rules! reasons {
                     way: Way::$way,
                     link: &[$(LinkField::$link),*],
                     vti6_tx_dropped: false $(|| flag!($dropped))?,
+                    xfrm_link: first!($(Some(&[$(LinkField::$own),*]),)? None),
                     mib: &[$(Mib::$mib $(, Mib::$mibs)*)?],
                     sa: first!($(Some(SaStat::$sa),)? None),
                     icmp: first!($(Icmp::$icmp,)? Icmp::Silent),
@@ -122,7 +123,7 @@ reasons! {
     TxWorkerGone "tx_worker_gone" Tx [TxDropped]
         => "uvti check";
     /// The queue of the device below was full.
-    TxLowerQueueFull "tx_lower_queue_full" Tx [TxPackets TxBytes]
+    TxLowerQueueFull "tx_lower_queue_full" Tx [TxPackets TxBytes] xfrm [TxErrors TxAbortedErrors]
         => "tc -s qdisc show";
     /// The host refused the encapsulated packet as larger than the path's MTU.
     TxLowerTooBig "tx_lower_too_big" Tx [TxErrors TxAbortedErrors]
@@ -201,19 +202,19 @@ reasons! {
     RxInnerShort "rx_inner_short" Rx [RxErrors RxDropped] mib InStateModeError
         => "uvti stat";
     /// The inner packet does not match the SA's selector.
-    RxSelectorMismatch "rx_selector_mismatch" Rx [RxErrors RxDropped] mib InStateMismatch
+    RxSelectorMismatch "rx_selector_mismatch" Rx [RxErrors RxDropped] xfrm [RxPackets RxBytes] mib InStateMismatch
         => "uvti ip xfrm state list";
     /// No input policy matches the inner packet and the device's ikey.
-    RxNoPolicy "rx_no_policy" Rx [RxErrors RxDropped] mib InNoPols
+    RxNoPolicy "rx_no_policy" Rx [RxErrors RxDropped] xfrm [RxPackets RxBytes] mib InNoPols
         => "uvti ip xfrm policy list dir in";
     /// The input policy that matches says block.
-    RxPolicyBlock "rx_policy_block" Rx [RxErrors RxDropped] mib InPolBlock
+    RxPolicyBlock "rx_policy_block" Rx [RxErrors RxDropped] xfrm [RxPackets RxBytes] mib InPolBlock
         => "uvti ip xfrm policy list dir in action block";
     /// The SA is not what the input policy's template asks for (addresses, reqid, mode, protocol).
-    RxTemplateMismatch "rx_template_mismatch" Rx [RxErrors RxDropped] mib InTmplMismatch
+    RxTemplateMismatch "rx_template_mismatch" Rx [RxErrors RxDropped] xfrm [RxPackets RxBytes] mib InTmplMismatch
         => "uvti ip xfrm policy list dir in";
     /// The input policy allows only packets that did not come through IPsec (it has no template).
-    RxTemplateMissing "rx_template_missing" Rx [RxErrors RxDropped] mib InTmplMismatch
+    RxTemplateMissing "rx_template_missing" Rx [RxErrors RxDropped] xfrm [RxPackets RxBytes] mib InTmplMismatch
         => "uvti ip xfrm policy list dir in";
     /// The SA's home worker is gone: it ended by a panic, which the log has.
     RxWorkerGone "rx_worker_gone" Rx [RxDropped]
@@ -268,7 +269,7 @@ reasons! {
     RxAcquire "rx_acquire" Rx [RxErrors RxDropped] mib AcquireError
         => "uvti ip xfrm state list";
     /// A plain IP-in-IP packet from the tunnel's far end: `ip_vti` takes it and finds no SA for it.
-    RxPlainIpip "rx_plain_ipip" Rx [RxErrors RxDropped] mib InNoStates
+    RxPlainIpip "rx_plain_ipip" Rx [RxErrors RxDropped] xfrm [RxPackets RxBytes] mib InNoStates
         => "uvti stat";
     /// `vti6`: the inner packet's source is the tunnel's far end.
     TxSourceIsRemote "tx_source_is_remote" Tx [TxErrors] vti6 dropped
@@ -286,6 +287,14 @@ reasons! {
     /// The SA's next sequence numbers are not noted in the state directory yet: its disk is slow, full or broken.
     TxSeqNotReserved "tx_seq_not_reserved" Tx [TxErrors TxAbortedErrors]
         => "uvti ip xfrm state list";
+    /// xfrm interface: the SA is in transport mode and has no outer header: its packet is routed as the inner one was,
+    /// back into this device.
+    TxTransportLoop "tx_transport_loop" Tx [TxErrors Collisions] vti6 dropped
+        => "uvti ip xfrm state list";
+    /// xfrm interface: an IPv6 packet of at most 1280 bytes, which is never refused as too big, on a path that carries
+    /// less.
+    TxNarrowPath "tx_narrow_path" Tx [TxErrors TxAbortedErrors] icmp TooBigForIpv6
+        => "uvti mtu";
 }
 
 impl Reason {

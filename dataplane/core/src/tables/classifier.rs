@@ -9,6 +9,7 @@
 use super::filter::Filter;
 use super::prefixes::{Lengths, Prefixes, head, prefix};
 use super::{Policy, Shards};
+use crate::device::PolicyKey;
 use crate::packet::Flow;
 use crate::xfrm::{Family, Mark, Selector};
 use foldhash::fast::FixedState;
@@ -81,17 +82,6 @@ impl Hash for Key {
     }
 }
 
-/// What a policy is looked up by, besides the flow.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asker<'a> {
-    /// The device's name.
-    pub(super) dev: &'a str,
-    /// The device's key, or the packet's mark.
-    pub(super) mark: u32,
-    /// `if_id` of an xfrm interface, 0 for others.
-    pub(super) if_id: u32,
-}
-
 /// Policies of one direction.
 #[derive(Clone, Default)]
 pub(super) struct Classifier {
@@ -119,7 +109,7 @@ impl Classifier {
     }
 
     /// The first policy that matches.
-    pub(super) fn lookup(&self, flow: &Flow, asker: Asker<'_>) -> Option<&Arc<Policy>> {
+    pub(super) fn lookup(&self, flow: &Flow, asker: PolicyKey<'_>) -> Option<&Arc<Policy>> {
         let (src, dst) = match self.shapes.len() {
             0..=FEW_SHAPES => (Lengths::ALL, Lengths::ALL),
             _ => (self.sources.around(flow.src), self.destinations.around(flow.dst)),
@@ -271,7 +261,7 @@ impl Bits {
 impl Shape {
     /// The key under which policies for the flow would be; none if the shape is for the other family.
     #[inline]
-    fn key(&self, flow: &Flow, asker: Asker<'_>) -> Option<Key> {
+    fn key(&self, flow: &Flow, asker: PolicyKey<'_>) -> Option<Key> {
         let bits = &self.bits;
         if bits.family.is_some_and(|f| f != flow.family()) {
             return None;

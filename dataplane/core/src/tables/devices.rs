@@ -1,7 +1,7 @@
 //! The devices, and which of them a received packet is for.
 
 use super::{Errno, Refusal};
-use crate::device::{Device, DeviceId, LinkSpec};
+use crate::device::{Device, DeviceId, LinkKind, LinkSpec};
 use crate::xfrm::Family;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,6 +20,8 @@ struct Index {
     by_name: HashMap<String, DeviceId>,
     /// (local, remote); several where they are bound to different devices below.
     by_ends: HashMap<(IpAddr, IpAddr), DeviceId>,
+    /// xfrm interfaces.
+    by_if_id: HashMap<u32, DeviceId>,
 }
 
 impl Devices {
@@ -58,11 +60,27 @@ impl Devices {
             .find(|d| d.up)
     }
 
-    /// Refused if the name or the pair of endpoints is taken, whatever the keys: received packets are told apart by
-    /// addresses only. kernel: net/ipv4/ip_tunnel.c ip_tunnel_newlink()
+    /// The xfrm interface that is up for packets of an SA.
+    ///
+    /// kernel: net/xfrm/xfrm_interface_core.c xfrmi_lookup()
+    #[inline]
+    pub fn of_sa(&self, if_id: u32) -> Option<&Arc<Device>> {
+        self.get(*self.inner.by_if_id.get(&if_id)?).filter(|d| d.up)
+    }
+
+    /// Refused if the name is taken, or what received packets are told apart by: the pair of endpoints, whatever the keys,
+    /// or the `if_id`.
+    ///
+    /// kernel: net/ipv4/ip_tunnel.c ip_tunnel_newlink(), net/xfrm/xfrm_interface_core.c xfrmi_newlink()
     pub(super) fn check_new(&self, spec: &LinkSpec) -> Result<(), Refusal> {
-        let taken =
-            self.by_name(&spec.name).is_some() || self.inner.by_ends.contains_key(&(spec.local, spec.remote));
+        let taken = match spec.kind {
+            LinkKind::Xfrm if spec.if_id == 0 => {
+                return Err(Refusal::message(Errno::Invalid, "if_id must be non zero"));
+            }
+            LinkKind::Xfrm => self.inner.by_if_id.contains_key(&spec.if_id),
+            LinkKind::Vti | LinkKind::Vti6 => self.inner.by_ends.contains_key(&(spec.local, spec.remote)),
+        };
+        let taken = taken || self.by_name(&spec.name).is_some();
         if taken { Err(Refusal::errno(Errno::Exists)) } else { Ok(()) }
     }
 
@@ -73,7 +91,10 @@ impl Devices {
         }
         index.by_ifindex.insert(device.ifindex, device.id);
         index.by_name.insert(device.spec.name.clone(), device.id);
-        index.by_ends.insert((device.spec.local, device.spec.remote), device.id);
+        match device.is_xfrm() {
+            true => index.by_if_id.insert(device.spec.if_id, device.id),
+            false => index.by_ends.insert((device.spec.local, device.spec.remote), device.id),
+        };
         index.by_id.insert(device.id, device);
     }
 
@@ -89,7 +110,10 @@ impl Index {
         self.by_id.remove(&d.id);
         self.by_ifindex.remove(&d.ifindex);
         self.by_name.remove(&d.spec.name);
-        self.by_ends.remove(&(d.spec.local, d.spec.remote));
+        match d.is_xfrm() {
+            true => self.by_if_id.remove(&d.spec.if_id),
+            false => self.by_ends.remove(&(d.spec.local, d.spec.remote)),
+        };
     }
 }
 

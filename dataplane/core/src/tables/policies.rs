@@ -1,7 +1,8 @@
 //! The SPD: policies by direction, in the order in which they are tried.
 
-use super::classifier::{Asker, Classifier};
+use super::classifier::Classifier;
 use super::{Errno, Refusal, Shards};
+use crate::device::{Device, PolicyKey};
 use crate::packet::Flow;
 use crate::xfrm::{Action, Direction, Lifetime, Mark, PolicyId, PolicyInfo, PolicySpec, Selector};
 use std::sync::Arc;
@@ -118,7 +119,13 @@ impl Policies {
         mark: u32,
         if_id: u32,
     ) -> Option<&Arc<Policy>> {
-        self.by_direction[dir as usize].lookup(flow, Asker { dev, mark, if_id })
+        self.by_direction[dir as usize].lookup(flow, PolicyKey { dev, mark, if_id })
+    }
+
+    /// The policy for a flow that leaves by a device, or has come by it.
+    #[inline]
+    pub fn of_device(&self, dir: Direction, flow: &Flow, device: &Device) -> Option<&Arc<Policy>> {
+        self.by_direction[dir as usize].lookup(flow, device.policy_key(dir))
     }
 
     /// All, newest first, as `ip xfrm policy list` prints them.

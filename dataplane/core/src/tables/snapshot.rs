@@ -10,7 +10,9 @@ use crate::xfrm::{
     Direction, Level, Mode, PolicyId, PolicySpec, Proto, Runtime, Sa, SaDirection, SaId, Spi, StateFlags,
     StateInfo, StateSpec,
 };
+use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Devices, states, policies and outer routes at one moment. Cloning shares everything.
@@ -26,6 +28,8 @@ pub struct Snapshot {
     pub routes: Shards<RouteKey, Answer>,
     /// Path MTUs that routers reported.
     pub learned: Learned,
+    /// This host's addresses: what is for one of them ends here.
+    pub addresses: Arc<HashSet<IpAddr>>,
     /// How many workers share the SAs.
     pub workers: u16,
     /// Sysctls, and whether somebody listens.
@@ -47,6 +51,12 @@ impl Snapshot {
     /// Empty tables for so many workers.
     pub fn new(workers: u16) -> Self {
         Self { workers: workers.max(1), ..Self::default() }
+    }
+
+    /// Whether a packet for this address ends at this host, or is forwarded.
+    pub fn is_for_us(&self, dst: IpAddr) -> bool {
+        let broadcast = matches!(dst, IpAddr::V4(dst) if dst.is_broadcast());
+        broadcast || dst.is_multicast() || self.addresses.contains(&dst)
     }
 
     /// Applies a change of states or policies. Links come by [`Snapshot::put_device`], for they need the host.
@@ -212,7 +222,7 @@ impl Snapshot {
         Ok(larval)
     }
 
-    /// Selector, limits, encapsulation and marks change; keys, counters, numbers and window stay.
+    /// Selector, limits, encapsulation, marks and if_id change; keys, counters, numbers and window stay.
     ///
     /// kernel: net/xfrm/xfrm_state.c xfrm_state_update()
     fn update_state(&mut self, spec: &StateSpec, cx: &mut Context<'_>) -> Result<(), Refusal> {
@@ -230,6 +240,9 @@ impl Snapshot {
         }
         if !spec.output_mark.is_unset() {
             new.output_mark = spec.output_mark;
+        }
+        if spec.if_id != 0 {
+            new.if_id = spec.if_id;
         }
         let sa = Sa {
             selector: new.selector(),

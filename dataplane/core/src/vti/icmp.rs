@@ -19,8 +19,8 @@ pub struct Message {
 const QUOTE_V4: usize = 576 - 20 - 8;
 /// RFC 4443 §2.4: an ICMPv6 error is at most 1280 bytes.
 const QUOTE_V6: usize = 1280 - 40 - 8;
-/// The smallest MTU of an IPv6 link: never reported smaller.
-const MIN_MTU_V6: u32 = 1280;
+/// The smallest MTU of an IPv6 link (RFC 8200 §5): not reported smaller.
+pub(super) const MIN_MTU_V6: u32 = 1280;
 
 /// The error about `packet`, unless none may be sent: about ICMP errors, later fragments, multicast.
 ///
@@ -32,7 +32,7 @@ pub fn error(kind: Icmp, packet: &[u8], inner: &Inner, mtu: u32) -> Option<Messa
     match inner.flow.src {
         IpAddr::V4(_) => {
             let (code, word) = match kind {
-                Icmp::TooBig => (4, mtu.min(0xffff)),
+                Icmp::TooBig | Icmp::TooBigForIpv6 => (4, mtu.min(0xffff)),
                 _ => (1, 0),
             };
             let mut bytes = message(3, code, word, packet, QUOTE_V4);
@@ -43,6 +43,7 @@ pub fn error(kind: Icmp, packet: &[u8], inner: &Inner, mtu: u32) -> Option<Messa
         IpAddr::V6(_) => {
             let (kind, code, word) = match kind {
                 Icmp::TooBig => (2, 0, mtu.max(MIN_MTU_V6)),
+                Icmp::TooBigForIpv6 => (2, 0, mtu),
                 _ => (1, 3, 0),
             };
             Some(Message { dst: inner.flow.src, bytes: message(kind, code, word, packet, QUOTE_V6) })

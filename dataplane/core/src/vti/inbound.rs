@@ -3,6 +3,7 @@
 use super::Drop;
 use super::memory::Memory;
 use super::receive::{self, Admitted, Refused};
+use super::xfrmi;
 use crate::device::{Device, DeviceId};
 use crate::esp::{self, NextHeader, OpenError, ReplayError};
 use crate::packet::{Buf, Flow, Incoming, Inner, Outer, OuterHeader, PerPacket, UdpPorts, hash_ends, tos};
@@ -24,6 +25,8 @@ pub struct RxSlot {
     pub device: DeviceId,
     /// Whether ESP was taken off.
     pub opened: bool,
+    /// Once it is: what a kernel counts as received, the inner packet with its TFC padding, bytes.
+    pub len: usize,
     /// What becomes of it.
     pub verdict: RxVerdict,
 }
@@ -32,7 +35,7 @@ impl RxSlot {
     /// A packet read from a socket, not decided yet.
     pub fn new(packet: Incoming) -> Self {
         let Incoming { buf, outer } = packet;
-        Self { buf, outer, device: DeviceId::NONE, opened: false, verdict: RxVerdict::Pending }
+        Self { buf, outer, device: DeviceId::NONE, opened: false, len: 0, verdict: RxVerdict::Pending }
     }
 }
 
@@ -43,7 +46,7 @@ pub enum RxVerdict {
     Pending,
     /// Opened and checked: to be handed to the device.
     Deliver {
-        /// What a kernel counts as received: the inner packet with its TFC padding, bytes.
+        /// What a kernel counts as received: [`RxSlot::len`].
         len: usize,
         /// The way that it came: [`Receiver::sa`] and [`Receiver::policy`] know it until the next burst.
         way: WayPlace,
@@ -94,7 +97,8 @@ type Passing = (DeviceId, u64, Flow);
 pub struct Receiver {
     tables: Option<Arc<Snapshot>>,
     known: Memory<Arrival, Known>,
-    passed: Memory<Passing, Arc<Policy>>,
+    /// None: it needed no policy.
+    passed: Memory<Passing, Option<Arc<Policy>>>,
 }
 
 impl Receiver {
@@ -118,7 +122,7 @@ impl Receiver {
 
     /// The policy that let a packet of the last burst in.
     pub fn policy(&self, way: WayPlace) -> Option<&Arc<Policy>> {
-        self.passed.get(way.passed)
+        self.passed.get(way.passed)?.as_ref()
     }
 
     /// The drop of a packet of the last burst that was to be delivered, but was not taken.
@@ -170,7 +174,7 @@ impl Receiver {
             return;
         }
         slot.verdict = match deliver(tables, device, sa, &mut self.passed, slot, seq, now) {
-            Ok((len, passed)) => RxVerdict::Deliver { len, way: WayPlace { known: place, passed } },
+            Ok(passed) => RxVerdict::Deliver { len: slot.len, way: WayPlace { known: place, passed } },
             Err((reason, policy)) => {
                 if let Some(stat) = reason.row().sa {
                     sa.run.count(stat);
@@ -189,7 +193,7 @@ fn refuse(slot: &mut RxSlot, refused: Refused, me: u16, now: u64) {
             slot.verdict = RxVerdict::Hop(sa.home);
             return;
         }
-        match decrypt(sa, &mut slot.buf, seq, now) {
+        match decrypt(sa, None, &mut slot.buf, seq, now) {
             Ok(_) => slot.opened = true,
             Err(failed) => {
                 reason = failed;
@@ -202,28 +206,28 @@ fn refuse(slot: &mut RxSlot, refused: Refused, me: u16, now: u64) {
     slot.verdict = RxVerdict::Drop(Drop { sa, ..reason.into() });
 }
 
-/// Makes the inner packet of an ESP packet. Returns its length with TFC padding, bytes, and where the policy is that let
-/// it in.
+/// Makes the inner packet of an ESP packet. Returns where the policy is that let it in.
 fn deliver(
     tables: &Snapshot,
     device: &Device,
     sa: &Sa,
-    passed: &mut Memory<Passing, Arc<Policy>>,
+    passed: &mut Memory<Passing, Option<Arc<Policy>>>,
     slot: &mut RxSlot,
     seq: u32,
     now: u64,
-) -> Result<(usize, usize), Refusal> {
+) -> Result<usize, Refusal> {
     let without_policy = |reason| (reason, None);
-    let mut next_header = decrypt(sa, &mut slot.buf, seq, now).map_err(without_policy)?;
+    let next_header = decrypt(sa, Some(device), &mut slot.buf, seq, now).map_err(without_policy)?;
     slot.opened = true;
+    slot.len = slot.buf.len();
+    let next_header = whole(sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
     if sa.spec.mode == Mode::Beet {
-        next_header = put_header(sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
+        slot.len = slot.buf.len();
     }
-    let len = slot.buf.len();
     let inner = inner_packet(sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
     // kernel: include/net/xfrm.h __xfrm_policy_check2() DST_NOPOLICY
-    if device.no_policy {
-        return Ok((len, usize::MAX));
+    if xfrmi::needs_no_policy(device, &inner) {
+        return Ok(usize::MAX);
     }
     let flow = receive::flow_seen(sa, &inner, slot.buf.bytes());
     let key = (device.id, sa.number, flow);
@@ -231,14 +235,14 @@ fn deliver(
         Some(place) => place,
         None => {
             let policy = receive::check_inner(tables, device, sa, &flow);
-            let policy = policy.map_err(|(reason, policy)| (reason, policy.cloned()))?.clone();
+            let policy = policy.map_err(|(reason, policy)| (reason, policy.cloned()))?.cloned();
             passed.put(key, policy, None)
         }
     };
-    if let Some(policy) = passed.get(place) {
+    if let Some(Some(policy)) = passed.get(place) {
         policy.touch(now);
     }
-    Ok((len, place))
+    Ok(place)
 }
 
 /// Why an ESP packet that has an SA is not delivered, and the policy that had a part in it.
@@ -246,13 +250,19 @@ type Refusal = (Reason, Option<Arc<Policy>>);
 
 /// Window, lifetime, mode, ICV: in the kernel's order. The window moves and the SA is charged once the ICV was right,
 /// and before policies are asked. kernel: net/xfrm/xfrm_input.c xfrm_input()
-fn decrypt(sa: &Sa, buf: &mut Buf, seq: u32, now: u64) -> Result<NextHeader, Reason> {
+fn decrypt(
+    sa: &Sa,
+    device: Option<&Device>,
+    buf: &mut Buf,
+    seq: u32,
+    now: u64,
+) -> Result<NextHeader, Reason> {
     let run = &sa.run;
     let seq = check_window(sa, seq)?;
     // kernel: net/xfrm/xfrm_state.c xfrm_state_check_expire(): used, whatever becomes of the packet
     run.touch(now);
     let used = run.current();
-    let checked = check_use(sa, &used);
+    let checked = check_use(sa, device, &used);
     match checked {
         Err(Reason::RxSaExpired) => run.kill(),
         _ => _ = sa.wear(used.packets, used.bytes),
@@ -265,9 +275,9 @@ fn decrypt(sa: &Sa, buf: &mut Buf, seq: u32, now: u64) -> Result<NextHeader, Rea
 }
 
 /// Whether the SA takes a packet with this low half of a number, before it is decrypted; the whole number.
-pub(super) fn check_sa(sa: &Sa, seq: u32) -> Result<u64, Reason> {
+pub(super) fn check_sa(sa: &Sa, device: Option<&Device>, seq: u32) -> Result<u64, Reason> {
     let seq = check_window(sa, seq)?;
-    check_use(sa, &sa.run.current())?;
+    check_use(sa, device, &sa.run.current())?;
     Ok(seq)
 }
 
@@ -279,14 +289,15 @@ fn check_window(sa: &Sa, seq: u32) -> Result<u64, Reason> {
     })
 }
 
-fn check_use(sa: &Sa, used: &Lifetime) -> Result<(), Reason> {
+fn check_use(sa: &Sa, device: Option<&Device>, used: &Lifetime) -> Result<(), Reason> {
     if sa.exhausted(used.packets, used.bytes) {
         return Err(Reason::RxSaExpired);
     }
-    if !matches!(sa.spec.mode, Mode::Tunnel | Mode::Beet) {
-        return Err(Reason::RxNotTunnelMode);
+    match sa.spec.mode {
+        Mode::Tunnel | Mode::Beet => Ok(()),
+        Mode::Transport if device.is_some_and(Device::is_xfrm) => Ok(()),
+        _ => Err(Reason::RxNotTunnelMode),
     }
-    Ok(())
 }
 
 /// Takes ESP off the packet in `buf`, whose whole number is `seq`.
@@ -300,15 +311,19 @@ pub(super) fn open(sa: &Sa, buf: &mut Buf, seq: u64) -> Result<NextHeader, Reaso
     })
 }
 
+/// Puts the IP header in front of what ESP carried, in modes in which it is not in there.
+pub(super) fn whole(sa: &Sa, buf: &mut Buf, outer: &Outer, upper: NextHeader) -> Result<NextHeader, Reason> {
+    match sa.spec.mode {
+        Mode::Beet => put_header(sa, buf, outer, upper),
+        Mode::Transport => xfrmi::put_header(buf, outer, upper),
+        _ => Ok(upper),
+    }
+}
+
 /// In beet mode the inner header stayed at home: it is made of the SA's selector and the outer header.
 ///
 /// kernel: net/xfrm/xfrm_input.c xfrm4_remove_beet_encap(), xfrm6_remove_beet_encap()
-pub(super) fn put_header(
-    sa: &Sa,
-    buf: &mut Buf,
-    outer: &Outer,
-    upper: NextHeader,
-) -> Result<NextHeader, Reason> {
+fn put_header(sa: &Sa, buf: &mut Buf, outer: &Outer, upper: NextHeader) -> Result<NextHeader, Reason> {
     /// The pseudo header for IPv4 options, which only a kernel's peer would send.
     const PSEUDO: u8 = 94;
     let sel = &sa.selector;

@@ -88,7 +88,7 @@ pub fn ledgers(tables: &Snapshot, now: u64, below: &mut dyn FnMut(u32) -> Option
     let states = tables.states.newest_first();
     let mut ledgers = Vec::new();
     for device in tables.devices.iter() {
-        let own = states.iter().filter(|sa| is_used_by(sa, device));
+        let own = states.iter().filter(|sa| is_used_by(tables, sa, device));
         ledgers.extend(own.map(|sa| ledger(tables, device, sa, now, below)));
     }
     ledgers
@@ -97,12 +97,16 @@ pub fn ledgers(tables: &Snapshot, now: u64, below: &mut dyn FnMut(u32) -> Option
 /// Whether an SA may carry what leaves by a device.
 ///
 /// kernel: net/ipv4/ip_vti.c vti_state_check(), net/xfrm/xfrm_state.c xfrm_state_find()
-fn is_used_by(sa: &Sa, device: &Device) -> bool {
+fn is_used_by(tables: &Snapshot, sa: &Sa, device: &Device) -> bool {
     let (spec, ends) = (&sa.spec, &device.spec);
+    if device.is_xfrm() {
+        let leaves = spec.dir != Some(SaDirection::In) && !tables.is_for_us(spec.dst);
+        return leaves && spec.if_id == ends.if_id && spec.mode == Mode::Tunnel;
+    }
     let is_end = |end: IpAddr, address| end.is_unspecified() || end == address;
     spec.mode == Mode::Tunnel
         && spec.dir != Some(SaDirection::In)
-        && Family::of(spec.dst) == device.family()
+        && Some(Family::of(spec.dst)) == device.family()
         && is_end(ends.local, spec.src)
         && is_end(ends.remote, spec.dst)
         && spec.mark.matches(ends.okey)

@@ -1,4 +1,4 @@
-//! The VTI itself: the transmit and receive decisions in the kernel's order, and the passes over a burst.
+//! The devices themselves, VTIs and xfrm interfaces: the transmit and receive decisions in the kernel's order, and the passes over a burst.
 //!
 //! [`transmit`] and [`receive`] decide and change nothing; [`Transmitter`] and [`Receiver`] act on what was decided,
 //! a burst at a time: any burst, whole, split or one by one, gives the same bytes, verdicts, SA state and counters.
@@ -15,6 +15,7 @@ pub mod receive;
 #[doc(hidden)]
 pub mod testing;
 pub mod transmit;
+mod xfrmi;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 
 use super::memory::Memory;
 use super::transmit::{self, Decision, Refused};
+use super::xfrmi;
 use super::{Drop, transmit::route_key};
 use crate::device::{Device, DeviceId};
 use crate::esp::{Header, Numbers, SealError, peek};
@@ -202,7 +203,7 @@ impl Transmitter {
         let decision = match &fate.result {
             Ok(decision) => decision,
             Err(refused) => {
-                slot.verdict = match transmit::holder(tables, refused) {
+                slot.verdict = match transmit::holder(tables, device, refused) {
                     Some(policy) => TxVerdict::Hold(policy.clone()),
                     None => TxVerdict::Drop(refused.clone().into()),
                 };
@@ -324,7 +325,8 @@ pub(super) fn check_packet(
         return Err(Reason::TxOwnEsp.into());
     }
     if packet.len() > decision.mtu as usize && inner.df {
-        return Err(decision.refuse(Reason::TxTooBig, decision.mtu));
+        let reason = if device.is_xfrm() { xfrmi::too_big(inner, packet.len()) } else { Reason::TxTooBig };
+        return Err(decision.refuse(reason, decision.mtu));
     }
     Ok(())
 }
@@ -371,7 +373,11 @@ fn is_own_esp(tables: &Snapshot, device: &Device, inner: &Inner, packet: &[u8]) 
     }
     let Some((spi, _)) = packet.get(at..).and_then(peek) else { return false };
     let ours = tables.states.any_mark(flow.dst, spi, Proto::Esp);
-    ours.is_some_and(|sa| sa.spec.src == flow.src && tables.routes.find(&route_key(sa)).is_some())
+    ours.is_some_and(|sa| {
+        // Of an xfrm interface, which has no ends, by its if_id.
+        let this = !device.is_xfrm() || sa.spec.if_id == device.spec.if_id;
+        this && sa.spec.src == flow.src && tables.routes.find(&route_key(sa)).is_some()
+    })
 }
 
 /// ESP and outer header around the packet in `buf`.

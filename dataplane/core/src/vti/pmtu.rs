@@ -83,12 +83,17 @@ impl Report {
     }
 
     /// The SA whose packet it was: of the device between these addresses, found by destination, SPI and the device's
-    /// okey, and carried alike. Without one the report is not believed.
+    /// okey, or one with an if_id, and carried alike. Without one the report is not believed.
     ///
-    /// kernel: net/ipv4/ip_vti.c vti4_err(), net/ipv6/ip6_vti.c vti6_err()
+    /// kernel: net/ipv4/ip_vti.c vti4_err(), net/ipv6/ip6_vti.c vti6_err(), net/xfrm/xfrm_interface_core.c xfrmi4_err(),
+    /// and while that device is down net/ipv4/esp4.c esp4_err()
     pub fn sa<'a>(&self, tables: &'a Snapshot) -> Option<&'a Arc<Sa>> {
-        let device = tables.devices.tunnel(self.src, self.dst)?;
-        let sa = tables.states.lookup(self.dst, self.spi, Proto::Esp, device.spec.okey)?;
+        let device = tables.devices.tunnel(self.src, self.dst);
+        let mark = device.map_or(0, |device| device.spec.okey);
+        let sa = tables.states.lookup(self.dst, self.spi, Proto::Esp, mark)?;
+        if device.is_none() && sa.spec.if_id == 0 {
+            return None;
+        }
         let ports = sa.spec.encap.map(|e| UdpPorts { src: e.sport, dst: e.dport });
         (sa.spec.src == self.src && ports == self.udp).then_some(sa)
     }

@@ -2,6 +2,8 @@
 //!
 //! kernel: net/ipv4/ip_vti.c vti_input(), net/xfrm/xfrm_input.c xfrm_input(), vti_rcv_cb()
 
+use super::xfrmi;
+
 use crate::device::Device;
 use crate::esp;
 use crate::packet::{Flow, Inner, Outer, proto};
@@ -52,7 +54,7 @@ pub fn admit(tables: &Snapshot, outer: &Outer, esp: &[u8]) -> Result<Admitted, R
     }
     let header = esp::peek(esp);
     let Some(device) = tables.devices.tunnel(outer.dst, outer.src) else {
-        return Err(without_tunnel(tables, outer, header));
+        return xfrmi::admit(tables, outer, header);
     };
     let refused = |reason| Refused { reason, device: Some(device.clone()), sa: None };
     if !device.no_policy {
@@ -68,11 +70,15 @@ pub fn admit(tables: &Snapshot, outer: &Outer, esp: &[u8]) -> Result<Admitted, R
 }
 
 /// What a plain IP-in-IP packet is for a VTI, which takes it from its far end: the device it met, if it counts there,
-/// and the reason for which it is dropped. `None` if it is none of ours.
+/// and the reason for which it is dropped. Where there is an xfrm interface it is dropped from wherever it comes. `None`
+/// if it is none of ours.
 ///
-/// kernel: net/ipv4/ip_vti.c vti_rcv_ipip(): looked up as an SA of protocol 4, which there is not
+/// kernel: net/ipv4/ip_vti.c vti_rcv_ipip(), net/xfrm/xfrm_interface_core.c xfrmi4_rcv_tunnel(): looked up as an SA of
+/// protocol 4, which there is not
 pub fn plain_ipip(tables: &Snapshot, outer: &Outer) -> Option<Refused> {
-    let device = tables.devices.tunnel(outer.dst, outer.src)?;
+    let Some(device) = tables.devices.tunnel(outer.dst, outer.src) else {
+        return tables.devices.iter().any(|d| d.is_xfrm()).then(|| Reason::RxPlainIpip.into());
+    };
     if !device.no_policy
         && let Err(reason) = outer_policy(tables, outer, proto::IPIP)
     {
@@ -96,15 +102,6 @@ fn without_sa(tables: &Snapshot, device: &Device, outer: &Outer, spi: Spi) -> Re
         Some(_) => Reason::RxAcquire,
         None => Reason::RxNoSa,
     }
-}
-
-/// Without a tunnel the kernel's plain ESP takes the packet: it knows the SA or not, and then no policy.
-///
-/// kernel: net/ipv4/ip_vti.c vti_input(): not handled, falls through to esp4
-fn without_tunnel(tables: &Snapshot, outer: &Outer, header: Option<(Spi, u32)>) -> Refused {
-    let sa = header.and_then(|(spi, _)| tables.states.lookup(outer.dst, spi, Proto::Esp, 0)).cloned();
-    let reason = if sa.is_some() { Reason::RxNoTunnelKnownSa } else { Reason::RxNoTunnel };
-    Refused { reason, device: None, sa }
 }
 
 /// The SA and the number of a packet that met no device, if the SA opens it before no policy accepts it.
@@ -142,7 +139,7 @@ fn outer_policy(tables: &Snapshot, outer: &Outer, carried: u8) -> Result<(), Rea
     }
 }
 
-fn check_sa(sa: &Sa, outer: &Outer) -> Result<(), Reason> {
+pub(super) fn check_sa(sa: &Sa, outer: &Outer) -> Result<(), Reason> {
     if sa.spec.dir == Some(SaDirection::Out) {
         return Err(Reason::RxWrongDirection);
     }
@@ -163,7 +160,11 @@ pub fn flow_seen(sa: &Sa, inner: &Inner, packet: &[u8]) -> Flow {
     }
 }
 
-/// Whether the decapsulated packet may pass: it must fit the SA's selector and the input policy.
+/// The policy that a packet met, if it met one.
+type Matched<'a> = Option<&'a Arc<Policy>>;
+
+/// Whether the decapsulated packet may pass: it must fit the SA's selector and the input policy, which a packet of a
+/// transport does not need.
 ///
 /// kernel: net/xfrm/xfrm_policy.c __xfrm_policy_check(), by vti_rcv_cb() with the device's ikey as mark
 pub fn check_inner<'a>(
@@ -171,17 +172,18 @@ pub fn check_inner<'a>(
     device: &Device,
     sa: &Sa,
     flow: &Flow,
-) -> Result<&'a Arc<Policy>, (Reason, Option<&'a Arc<Policy>>)> {
+) -> Result<Matched<'a>, (Reason, Matched<'a>)> {
     if !sa.selector.matches(flow, "") {
         return Err((Reason::RxSelectorMismatch, None));
     }
-    let policy = tables
-        .policies
-        .lookup(Direction::In, flow, &device.spec.name, device.spec.ikey, 0)
-        .ok_or((Reason::RxNoPolicy, None))?;
-    match verify(&policy.spec, sa) {
-        Ok(()) => Ok(policy),
-        Err(reason) => Err((reason, Some(policy))),
+    let dir = if device.is_xfrm() { xfrmi::direction(tables, flow) } else { Direction::In };
+    match tables.policies.of_device(dir, flow, device) {
+        Some(policy) => match verify(&policy.spec, sa) {
+            Ok(()) => Ok(Some(policy)),
+            Err(reason) => Err((reason, Some(policy))),
+        },
+        None if xfrmi::passes_without_policy(tables, sa, dir) => Ok(None),
+        None => Err((Reason::RxNoPolicy, None)),
     }
 }
 
@@ -192,6 +194,7 @@ fn verify(policy: &PolicySpec, sa: &Sa) -> Result<(), Reason> {
     match policy.templates.first() {
         Some(t) if template_accepts(t, sa) => Ok(()),
         Some(_) => Err(Reason::RxTemplateMismatch),
+        None if sa.spec.mode == Mode::Transport => Ok(()),
         None => Err(Reason::RxTemplateMissing),
     }
 }

@@ -19,6 +19,8 @@ pub const OUT: usize = 0;
 pub const IN: usize = 1;
 /// Mark of policies, key of the device.
 pub const KEY: u32 = 1;
+/// `if_id` of an xfrm interface, and of its SAs and policies.
+pub const IF_ID: u32 = 5;
 /// Request id of SAs and templates.
 pub const REQID: u32 = 1;
 /// SPI of the SA for output.
@@ -45,6 +47,8 @@ pub struct Lab {
     pub routes: Vec<(RouteKey, Answer)>,
     /// Default policies that are block.
     pub block_by_default: Vec<Direction>,
+    /// This host's addresses.
+    pub addresses: Vec<IpAddr>,
     /// How many workers share the SAs.
     pub workers: u16,
     /// SPIs reserved for SAs to come.
@@ -103,6 +107,13 @@ pub fn device(name: &str, ifindex: u32, local: IpAddr, remote: IpAddr, key: u32)
     }
 }
 
+/// An xfrm interface that is up.
+pub fn interface(name: &str, ifindex: u32, if_id: u32) -> Device {
+    let spec = LinkSpec { if_id, ..LinkSpec::new(name, LinkKind::Xfrm) };
+    let any = IpAddr::from([0; 4]);
+    Device { spec, mtu: 1500, ..device(name, ifindex, any, any, 0) }
+}
+
 /// A policy for all packets of both families between these outer addresses.
 pub fn policy(dir: Direction, mark: u32, src: IpAddr, dst: IpAddr) -> PolicySpec {
     let template = Template {
@@ -145,6 +156,25 @@ impl Lab {
         Self::between(ip("2001:db8:ff::1"), ip("2001:db8:ff::2"), aes_gcm())
     }
 
+    /// `xfrm0` between the same addresses as `vti0`, with policies in the order out, in, fwd. 10.1.0.1 is ours.
+    pub fn xfrm() -> Self {
+        Self::vti().with_interface()
+    }
+
+    /// The same over IPv6.
+    pub fn xfrm6() -> Self {
+        Self::vti6().with_interface()
+    }
+
+    fn with_interface(mut self) -> Self {
+        self.devices = vec![interface("xfrm0", VTI, IF_ID)];
+        self.policies.push(PolicySpec { dir: Direction::Fwd, ..self.policies[IN].clone() });
+        self.policies.iter_mut().for_each(|p| (p.mark, p.if_id) = (Mark::default(), IF_ID));
+        self.states.iter_mut().for_each(|s| s.if_id = IF_ID);
+        self.addresses = vec![self.states[OUT].src, ip("10.1.0.1")];
+        self
+    }
+
     /// One end between these outer addresses.
     pub fn between(local: IpAddr, remote: IpAddr, algs: Algorithms) -> Self {
         let route = Route { ifindex: BELOW, mtu: 1500 };
@@ -157,6 +187,7 @@ impl Lab {
             ],
             routes: vec![(RouteKey { src: local, dst: remote, mark: 0 }, Some(route))],
             block_by_default: vec![],
+            addresses: vec![],
             workers: 1,
             reserved: vec![],
             settings: Settings::default(),
@@ -176,6 +207,7 @@ impl Lab {
         };
         self.devices.iter().for_each(|d| tables.put_device(d.clone()));
         tables.settings = self.settings;
+        tables.addresses = Arc::new(self.addresses.iter().copied().collect());
         for s in &self.reserved {
             let mut cx = Context { now: NOW, random: &mut random };
             tables.allocate(s, (s.spi.0, s.spi.0), &mut cx).expect("a free SPI");

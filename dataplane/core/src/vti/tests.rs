@@ -4,10 +4,12 @@ mod bursts;
 mod explain;
 mod receive;
 mod transmit;
+mod xfrmi;
 
 use super::testing::Lab;
 use super::{Drop, RxSlot, RxVerdict, TxSlot, TxVerdict, icmp};
-use crate::reason::{Icmp, LinkField, LinkStats, Mib, Reason};
+use crate::device::DeviceId;
+use crate::reason::{Icmp, LinkField, LinkKind, LinkStats, Mib, Reason};
 use std::collections::BTreeMap;
 
 /// What is counted and told, in the words in which the kernel's was written down:
@@ -29,12 +31,9 @@ fn count(list: &mut Vec<(String, u64)>, what: &str) {
 }
 
 impl Told {
-    fn drop(&mut self, drop: &Drop, vti6: bool) {
+    fn drop(&mut self, drop: &Drop, kind: Option<LinkKind>) {
         let row = drop.reason.row();
-        row.link.iter().for_each(|field| field.add(&mut self.link, 1));
-        if row.vti6_tx_dropped && vti6 {
-            self.link.tx_dropped += 1;
-        }
+        row.counted_by(kind).for_each(|field| field.add(&mut self.link, 1));
         for mib in row.mib {
             *self.mib.entry(*mib).or_default() += 1;
         }
@@ -72,7 +71,7 @@ impl Told {
             .into()
     }
 
-    fn transmitted(burst: &[TxSlot], vti6: bool) -> Self {
+    fn transmitted(burst: &[TxSlot], kind: LinkKind) -> Self {
         let mut told = Told::default();
         for slot in burst {
             match &slot.verdict {
@@ -82,7 +81,7 @@ impl Told {
                     count(&mut told.verdicts, "sent");
                 }
                 TxVerdict::Drop(drop) => {
-                    told.drop(drop, vti6);
+                    told.drop(drop, Some(kind));
                     if let Some(error) = icmp_error(slot, drop) {
                         count(&mut told.notes, &error);
                     }
@@ -95,18 +94,23 @@ impl Told {
     }
 
     fn received(burst: &[RxSlot]) -> Self {
+        Self::received_by(burst, LinkKind::Vti)
+    }
+
+    fn received_by(burst: &[RxSlot], kind: LinkKind) -> Self {
         let mut told = Told::default();
         for slot in burst {
             match &slot.verdict {
-                RxVerdict::Deliver { len, .. } => {
+                RxVerdict::Deliver { .. } => {
                     told.link.rx_packets += 1;
-                    told.link.rx_bytes += *len as u64;
+                    told.link.rx_bytes += slot.len as u64;
                     count(&mut told.verdicts, "delivered");
                 }
                 RxVerdict::Drop(drop) => {
-                    told.drop(drop, false);
-                    if drop.reason.row().link.contains(&LinkField::RxBytes) {
-                        told.link.rx_bytes += slot.buf.len() as u64;
+                    let kind = Some(kind).filter(|_| slot.device != DeviceId::NONE);
+                    told.drop(drop, kind);
+                    if drop.reason.row().counted_by(kind).any(|field| field == LinkField::RxBytes) {
+                        told.link.rx_bytes += slot.len as u64;
                     }
                 }
                 RxVerdict::Pending | RxVerdict::Hop(_) => count(&mut told.verdicts, "not decided here"),
@@ -125,8 +129,8 @@ fn icmp_error(slot: &TxSlot, drop: &Drop) -> Option<String> {
         (Icmp::Silent, _) => return None,
         (Icmp::Unreachable, true) => "host-unreach".into(),
         (Icmp::Unreachable, false) => "addr-unreach".into(),
-        (Icmp::TooBig, true) => format!("frag-needed mtu {mtu}"),
-        (Icmp::TooBig, false) => format!("packet-too-big mtu {mtu}"),
+        (Icmp::TooBig | Icmp::TooBigForIpv6, true) => format!("frag-needed mtu {mtu}"),
+        (Icmp::TooBig | Icmp::TooBigForIpv6, false) => format!("packet-too-big mtu {mtu}"),
     })
 }
 

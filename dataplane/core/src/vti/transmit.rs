@@ -1,7 +1,10 @@
-//! The transmit decision: what a VTI does with a flow, and why it does nothing.
+//! The transmit decision: what a device does with a flow, and why it does nothing.
 //!
 //! The order of the checks is the kernel's, for it decides what is counted:
-//! kernel: net/ipv4/ip_vti.c vti_xmit(), net/xfrm/xfrm_policy.c xfrm_lookup_route()
+//! kernel: net/ipv4/ip_vti.c vti_xmit(), net/xfrm/xfrm_policy.c xfrm_lookup_route(),
+//! net/xfrm/xfrm_interface_core.c xfrmi_xmit2()
+
+use super::xfrmi;
 
 use crate::device::Device;
 use crate::packet::{Flow, OuterHeader};
@@ -62,13 +65,17 @@ impl From<Reason> for Refused {
 
 /// Decides for a flow that is about to leave by `device`. Pure: nothing is changed, numbers are not taken.
 pub fn decide(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Decision, Refused> {
-    if device.family() == Family::V6 && flow.src == device.spec.remote {
+    if device.family() == Some(Family::V6) && flow.src == device.spec.remote {
         return Err(Reason::TxSourceIsRemote.into());
     }
     let bundle = bundle(tables, device, flow)?;
     let refused = |reason| bundle.refused(reason);
-    check_state(device, &bundle).map_err(refused)?;
-    check_ends(device).map_err(refused)?;
+    if device.is_xfrm() {
+        xfrmi::check_state(&bundle.sa).map_err(refused)?;
+    } else {
+        check_state(device, &bundle).map_err(refused)?;
+        check_ends(device).map_err(refused)?;
+    }
     let route = bundle.route.ok_or_else(|| refused(Reason::TxNotTunnelMode))?;
     check_loop(tables, device, &bundle.sa, route).map_err(refused)?;
     let fits = largest_inner(&bundle.sa, route);
@@ -96,8 +103,10 @@ pub fn acquire(tables: &Snapshot, device: &Device, flow: &Flow, refused: &Refuse
 /// The policy on which a refused flow's packets wait for the SA, if they do.
 ///
 /// kernel: net/xfrm/xfrm_policy.c xfrm_create_dummy_bundle()
-pub fn holder<'a>(tables: &Snapshot, refused: &'a Refused) -> Option<&'a Arc<Policy>> {
-    let waits = refused.reason == Reason::TxNoSa && !tables.settings.larval_drop;
+pub fn holder<'a>(tables: &Snapshot, device: &Device, refused: &'a Refused) -> Option<&'a Arc<Policy>> {
+    // kernel: net/xfrm/xfrm_interface_core.c xfrmi_xmit2() looks up without XFRM_LOOKUP_QUEUE
+    let may_wait = !tables.settings.larval_drop && !device.is_xfrm();
+    let waits = refused.reason == Reason::TxNoSa && may_wait;
     refused.policy.as_ref().filter(|_| waits)
 }
 
@@ -117,8 +126,9 @@ impl Bundle {
 
 /// kernel: net/xfrm/xfrm_policy.c xfrm_lookup_with_ifid()
 fn bundle(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Bundle, Refused> {
-    // IPv6 has no such sysctl. kernel: net/ipv4/route.c __mkroute_output() DST_NOXFRM
-    if device.disable_xfrm && flow.family() == Family::V4 {
+    // IPv6 has no such sysctl, and where there is an if_id it is not asked.
+    // kernel: net/ipv4/route.c __mkroute_output() DST_NOXFRM
+    if device.disable_xfrm && !device.is_xfrm() && flow.family() == Family::V4 {
         return Err(Reason::TxXfrmDisabled.into());
     }
     let policy = policy_out(tables, device, flow)?;
@@ -142,7 +152,7 @@ fn bundle(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Bundle, Ref
 }
 
 fn policy_out<'a>(tables: &'a Snapshot, device: &Device, flow: &Flow) -> Result<&'a Arc<Policy>, Reason> {
-    match tables.policies.lookup(Direction::Out, flow, &device.spec.name, device.spec.okey, 0) {
+    match tables.policies.of_device(Direction::Out, flow, device) {
         Some(policy) => Ok(policy),
         None if tables.policies.defaults[Direction::Out as usize] == Action::Block => {
             Err(Reason::TxDefaultBlock)
@@ -184,7 +194,7 @@ fn check_state(device: &Device, bundle: &Bundle) -> Result<(), Reason> {
     if spec.mode != Mode::Tunnel {
         return Err(Reason::TxNotTunnelMode);
     }
-    if Family::of(spec.dst) != device.family() {
+    if Some(Family::of(spec.dst)) != device.family() {
         return Err(Reason::TxOuterFamily);
     }
     let source_fits = ends.local.is_unspecified() || spec.src == ends.local;

@@ -280,8 +280,10 @@ impl Reference {
     ///
     /// kernel: net/ipv4/esp4.c
     fn plain_input(&mut self, packet: &Arrival) -> Reason {
-        let found = self.received(packet.dst, packet.spi, 0).filter(|_| packet.shape != Shape::Short);
-        let Some(at) = found else { return Reason::RxNoTunnel };
+        if packet.shape == Shape::Short {
+            return Reason::RxShort;
+        }
+        let Some(at) = self.received(packet.dst, packet.spi, 0) else { return Reason::RxNoTunnel };
         let spec = &self.states[at].spec;
         let opens = spec.mode == Mode::Tunnel
             && spec.dir != Some(SaDirection::Out)

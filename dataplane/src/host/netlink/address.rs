@@ -5,6 +5,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::{AddressFamily, address::AddressScope};
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 impl Netlink {
@@ -22,6 +23,21 @@ impl Netlink {
         }
         let what = format!("adding {address}/{prefix} to link number {index}");
         self.change(Message::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL, &what)
+    }
+
+    /// All addresses of this namespace, and those that its networks broadcast to.
+    pub fn addresses(&mut self) -> Result<HashSet<IpAddr>, NetlinkError> {
+        let answers = self.dump(Message::GetAddress(AddressMessage::default()), "listing addresses")?;
+        let mut all = HashSet::new();
+        for answer in answers {
+            let Message::NewAddress(found) = answer else { continue };
+            all.extend(own(&found));
+            all.extend(found.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Broadcast(address) => Some(IpAddr::V4(*address)),
+                _ => None,
+            }));
+        }
+        Ok(all)
     }
 
     /// Whether `address` is one of this namespace's, on any link (127.0.0.0/8 counts by its prefix).

@@ -1,4 +1,4 @@
-//! Creating a TUN device and dressing it up as a VTI.
+//! Creating a TUN device and dressing it up as a VTI or an xfrm interface.
 
 use crate::host::netlink::{Netlink, NetlinkError};
 use crate::sys;
@@ -15,7 +15,10 @@ const TOO_SMALL_FOR_IPV6: u32 = 1000;
 /// `link/ipip`, as a kernel VTI has. kernel: include/uapi/linux/if_arp.h ARPHRD_TUNNEL
 ///
 /// It also keeps IPv6 from configuring the device by itself: a fresh TUN sends router solicitations.
-const LINK_TYPE: u16 = 768;
+pub const LINK_TUNNEL: u16 = 768;
+/// `link/none`, as a fresh TUN and a kernel's xfrm interface have: IPv6 gives such a device an address of its own.
+/// kernel: include/uapi/linux/if_arp.h ARPHRD_NONE
+pub const LINK_NONE: u16 = 0xfffe;
 
 /// How a device is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +27,15 @@ pub struct Options {
     pub mtu: u32,
     /// Packets that the kernel queues for us.
     pub txqlen: u32,
+    /// `ARPHRD_*`.
+    pub link_type: u16,
     /// Whether the device, and with it the host's routes, outlives the process.
     pub persistent: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { mtu: 1480, txqlen: 1000, persistent: true }
+        Self { mtu: 1480, txqlen: 1000, link_type: LINK_TUNNEL, persistent: true }
     }
 }
 
@@ -147,9 +152,14 @@ fn dress(
         }
     };
     let link = netlink.link_by_name(name)?;
-    if link.link_type != LINK_TYPE {
+    if link.link_type == options.link_type {
+        // A fresh TUN is of that type, and not up.
+        if options.link_type == LINK_NONE && !link.up {
+            leave_all_routers(netlink, link.index)?;
+        }
+    } else {
         // EBUSY if it is up: a device made by somebody else. Its routes matter more than its looks.
-        match sys::tun::set_link_type(fd, LINK_TYPE) {
+        match sys::tun::set_link_type(fd, options.link_type) {
             Err(Errno::BUSY) => tracing::warn!(name, "is up already and keeps its link type"),
             result => {
                 result.map_err(fail("setting the link type"))?;
@@ -164,7 +174,7 @@ fn dress(
     Ok((link.index, got))
 }
 
-/// A kernel VTI is no multicast device. A TUN is one when it is made: with IPv6 forwarding it joins ff02::2 at once,
+/// A kernel's tunnel is no multicast device. A TUN is one when it is made: with IPv6 forwarding it joins ff02::2 at once,
 /// and the host sends MLD reports into it when it comes up. An MTU too small for IPv6 makes IPv6 forget the device,
 /// and the MTU that is set next makes it begin anew.
 ///

@@ -9,7 +9,7 @@ mod simple;
 mod tests;
 mod vnet;
 
-pub use create::{CreateError, Options, check_name};
+pub use create::{CreateError, LINK_NONE, LINK_TUNNEL, Options, check_name};
 pub use offload::{OffloadQueue, OffloadTun, Offloads};
 pub use simple::SimpleTun;
 

@@ -55,6 +55,10 @@ fn mark(mark: Mark) -> Option<String> {
     }
 }
 
+fn if_id(if_id: u32) -> String {
+    if if_id == 0 { String::new() } else { format!(" if_id {if_id:#x}") }
+}
+
 /// `tmpl src … dst … proto esp reqid … mode …`.
 pub(super) fn template(t: &Template) -> String {
     let spi = if t.spi.0 == 0 { String::new() } else { format!(" spi {}", t.spi) };
@@ -66,9 +70,13 @@ pub(super) fn template(t: &Template) -> String {
 /// A policy as it is shown: `index 8 dir out priority 0 src … dst … mark 0x1`.
 pub(super) fn policy_line(p: &PolicySpec) -> String {
     let action = if p.action == Action::Block { " action block" } else { "" };
-    let mark = mark(p.mark).map_or_else(|| " without mark".to_owned(), |m| format!(" {m}"));
-    let (dir, sel) = (p.dir.name(), selector(&p.sel));
-    format!("index {} dir {dir} priority {}{action} {sel}{mark}", p.index, p.priority)
+    let mark = match (mark(p.mark), p.if_id) {
+        (Some(mark), _) => format!(" {mark}"),
+        (None, 0) => " without mark".to_owned(),
+        (None, _) => String::new(),
+    };
+    let (dir, sel, if_id) = (p.dir.name(), selector(&p.sel), if_id(p.if_id));
+    format!("index {} dir {dir} priority {}{action} {sel}{mark}{if_id}", p.index, p.priority)
 }
 
 /// `uvti ip xfrm policy VERB …`: the policy as it is.
@@ -97,8 +105,8 @@ pub(super) fn policy(verb: &str, p: &PolicySpec) -> String {
 /// A state as it is shown, without its keys.
 pub(super) fn state_line(s: &StateSpec) -> String {
     let mark = mark(s.mark).map(|m| format!(" {m}")).unwrap_or_default();
-    let (spi, mode) = (s.spi, s.mode.name());
-    format!("spi {spi} reqid {} mode {mode} src {} dst {}{mark}", s.reqid, s.src, s.dst)
+    let (spi, mode, if_id) = (s.spi, s.mode.name(), if_id(s.if_id));
+    format!("spi {spi} reqid {} mode {mode} src {} dst {}{mark}{if_id}", s.reqid, s.src, s.dst)
 }
 
 /// `dir` of a state.

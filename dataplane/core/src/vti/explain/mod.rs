@@ -16,7 +16,7 @@ pub use subject::{Flow, Invalid, incoming, received};
 pub use tx::transmit;
 
 use super::Drop;
-use crate::reason::{LinkField, LinkStats, Mib, Reason};
+use crate::reason::{LinkField, LinkKind, LinkStats, Mib, Reason};
 use crate::xfrm::Sa;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -219,14 +219,15 @@ impl Verdict {
 }
 
 impl Counts {
-    fn of(drop: &Drop, vti6: bool, received_bytes: usize) -> Self {
+    fn of(drop: &Drop, kind: Option<LinkKind>, received_bytes: usize) -> Self {
         let row = drop.reason.row();
         let mut link = LinkStats::default();
-        row.link.iter().for_each(|field| field.add(&mut link, 1));
-        if row.link.contains(&LinkField::RxBytes) {
-            link.rx_bytes = received_bytes as u64;
+        for field in row.counted_by(kind) {
+            field.add(&mut link, 1);
+            if field == LinkField::RxBytes {
+                link.rx_bytes = received_bytes as u64;
+            }
         }
-        link.tx_dropped += u64::from(row.vti6_tx_dropped && vti6);
         Self { link, xfrm: row.mib.to_vec(), sa: row.sa.map(|s| s.name().to_owned()) }
     }
 }

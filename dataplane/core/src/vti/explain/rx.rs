@@ -4,14 +4,15 @@ use super::tx::note_unlisted;
 use super::{
     Check, Context, Counts, Explanation, Seen, SeenSa, Step, Verdict, checks, command, near, subject,
 };
-use crate::device::{Device, LinkKind};
+use crate::device::Device;
 use crate::esp::{self, NextHeader};
 use crate::packet::{Buf, Inner, Outer, proto};
 use crate::reason::{LinkStats, Reason};
 use crate::tables::{Policy, Snapshot};
 use crate::vti::Drop;
-use crate::vti::inbound::{check_sa, inner_packet, open, put_header};
+use crate::vti::inbound::{check_sa, inner_packet, open, whole};
 use crate::vti::receive::{Admitted, Refused, admit, check_inner, flow_seen, opened_all_the_same};
+use crate::vti::xfrmi;
 use crate::xfrm::{Direction, Mode, Sa, Spi};
 use std::sync::Arc;
 
@@ -32,11 +33,28 @@ pub(super) const STEPS: &[Step] = &[
     ("mode", &[Reason::RxNotTunnelMode]),
     ("icv", &[Reason::RxTruncated, Reason::RxBadIcv]),
     ("padding", &[Reason::RxBadPadding, Reason::RxDummy]),
-    ("inner packet", &[Reason::RxInnerProto, Reason::RxInnerShort, Reason::RxInnerVersion]),
+    (
+        "inner packet",
+        &[Reason::RxInnerProto, Reason::RxInnerShort, Reason::RxInnerVersion, Reason::RxPlainIpip],
+    ),
     ("selector", &[Reason::RxSelectorMismatch]),
     ("policy", &[Reason::RxNoPolicy, Reason::RxPolicyBlock]),
     ("template", &[Reason::RxTemplateMismatch, Reason::RxTemplateMissing]),
 ];
+
+/// The checks for a packet that has come by a device, or by none: an xfrm interface is named by the SA.
+fn steps(judged: &Judged) -> Vec<Step> {
+    let mut steps = STEPS.to_vec();
+    let by_sa = match &judged.device {
+        Some(device) => device.is_xfrm(),
+        None => matches!(judged.reason, Some(Reason::RxShort | Reason::RxAcquire)),
+    };
+    if by_sa {
+        steps.retain(|(name, _)| *name != "outer policy");
+        steps[1..4].rotate_left(1);
+    }
+    steps
+}
 
 /// What cannot be checked without ciphertext, and what cannot without an inner packet.
 const NEEDS_CIPHERTEXT: &[&str] = &["icv", "padding"];
@@ -106,7 +124,7 @@ fn judge(tables: &Snapshot, outer: &Outer, buf: &mut Buf, known: Option<Option<B
 }
 
 fn open_without_device(sa: &Sa, buf: &mut Buf, seq: u32, known: Option<Option<Buf>>) -> Result<(), Reason> {
-    let seq = check_sa(sa, seq)?;
+    let seq = check_sa(sa, None, seq)?;
     if known.is_none() { open(sa, buf, seq).map(drop) } else { Ok(()) }
 }
 
@@ -121,15 +139,17 @@ fn deliver(
     seq: u32,
     judged: &mut Judged,
 ) -> Result<(), Reason> {
-    let seq = check_sa(sa, seq)?;
+    let seq = check_sa(sa, Some(device), seq)?;
     let next_header = match known {
         None => {
             let upper = open(sa, buf, seq)?;
-            if sa.spec.mode == Mode::Beet { put_header(sa, buf, outer, upper)? } else { upper }
+            judged.len = buf.len();
+            whole(sa, buf, outer, upper)?
         }
         Some(None) => return Ok(()),
         Some(Some(inner)) => {
             *buf = inner;
+            judged.len = buf.len();
             NextHeader(if buf.bytes().first().is_some_and(|b| b >> 4 == 6) {
                 proto::IPV6
             } else {
@@ -137,14 +157,16 @@ fn deliver(
             })
         }
     };
-    judged.len = buf.len();
+    if sa.spec.mode != Mode::Transport {
+        judged.len = buf.len();
+    }
     let inner = inner_packet(sa, buf, outer, next_header)?;
     judged.inner = Some(inner);
-    if device.no_policy {
+    if xfrmi::needs_no_policy(device, &inner) {
         return Ok(());
     }
     match check_inner(tables, device, sa, &flow_seen(sa, &inner, buf.bytes())) {
-        Ok(policy) => judged.policy = Some(policy.clone()),
+        Ok(policy) => judged.policy = policy.cloned(),
         Err((reason, policy)) => {
             judged.policy = policy.cloned();
             return Err(reason);
@@ -164,13 +186,14 @@ pub fn receive(tables: &Snapshot, outer: &Outer, esp: Esp, cx: &Context<'_>) -> 
     };
     let judged = judge(tables, outer, &mut buf, known);
     let found = Found { tables, outer, esp: &bytes, judged: &judged, unchecked };
-    let vti6 = judged.device.as_ref().is_some_and(|d| d.spec.kind == LinkKind::Vti6);
+    let kind = judged.device.as_ref().map(|d| d.spec.kind);
     let drop = judged.reason.map(|reason| Drop {
         sa: judged.sa.clone(),
         policy: judged.policy.clone(),
         ..Drop::from(reason)
     });
-    let mut list: Vec<Check> = checks(STEPS, judged.reason, unchecked, |name| found.object(name, cx));
+    let mut list: Vec<Check> =
+        checks(&steps(&judged), judged.reason, unchecked, |name| found.object(name, cx));
     let near = drop.as_ref().map(|drop| {
         note_unlisted(&mut list, drop.reason);
         near::receive(tables, outer, &bytes, judged.device.as_deref(), judged.inner.as_ref(), drop)
@@ -188,7 +211,7 @@ pub fn receive(tables: &Snapshot, outer: &Outer, esp: Esp, cx: &Context<'_>) -> 
             None => Verdict::passed(found.delivered()),
         },
         counts: match &drop {
-            Some(drop) => Counts::of(drop, vti6, buf.len()),
+            Some(drop) => Counts::of(drop, kind, judged.len),
             None => Counts { link: found.received(), ..Counts::default() },
         },
         icmp: None,
@@ -246,14 +269,10 @@ impl Found<'_> {
         match check {
             "packet" => Some(self.line()),
             "device" => Some(match &judged.device {
-                Some(d) => format!(
-                    "{} ({}) local {} remote {} ikey {:#x}",
-                    d.spec.name,
-                    (cx.ifname)(d.ifindex),
-                    d.spec.local,
-                    d.spec.remote,
-                    d.spec.ikey
-                ),
+                Some(d) => {
+                    let known_by = subject::device(&d.spec, ("ikey", d.spec.ikey));
+                    format!("{} ({}) {known_by}", d.spec.name, (cx.ifname)(d.ifindex))
+                }
                 None if judged.reason.is_some_and(is_outer_policy) => {
                     let device = self.tables.devices.tunnel(self.outer.dst, self.outer.src)?;
                     format!("{} local {} remote {}", device.spec.name, device.spec.local, device.spec.remote)
@@ -272,7 +291,7 @@ impl Found<'_> {
                 Some(sa) => command::state_line(&sa.spec),
                 None => {
                     let (spi, _) = esp::peek(self.esp)?;
-                    let ikey = judged.device.as_ref()?.spec.ikey;
+                    let ikey = judged.device.as_ref().map_or(0, |d| d.spec.ikey);
                     format!("none with dst {} spi {spi} that takes mark {ikey:#x}", self.outer.dst)
                 }
             }),
@@ -313,11 +332,13 @@ impl Found<'_> {
             "selector" => command::selector(&sa.selector),
             "policy" => match &self.judged.policy {
                 Some(policy) => command::policy_line(&policy.spec),
-                None => format!(
-                    "none of {} with dir in matches the inner packet and mark {:#x}",
-                    self.tables.policies.count(Direction::In),
-                    self.judged.device.as_ref()?.spec.ikey
-                ),
+                None => {
+                    let device = self.judged.device.as_ref()?;
+                    let dir = asked(self.tables, device, self.judged.inner.as_ref()?);
+                    let (count, name) = (self.tables.policies.count(dir), dir.name());
+                    let key = subject::key(device, dir);
+                    format!("none of {count} with dir {name} matches the inner packet and {key}")
+                }
             },
             "template" => match self.judged.policy.as_ref()?.spec.templates.first() {
                 Some(template) => command::template(template),
@@ -326,6 +347,11 @@ impl Found<'_> {
             _ => return None,
         })
     }
+}
+
+/// The direction whose policies a packet meets.
+pub(super) fn asked(tables: &Snapshot, device: &Device, inner: &Inner) -> Direction {
+    if device.is_xfrm() { xfrmi::direction(tables, &inner.flow) } else { Direction::In }
 }
 
 fn is_outer_policy(reason: Reason) -> bool {

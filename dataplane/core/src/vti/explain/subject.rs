@@ -1,8 +1,9 @@
 //! The packet in question: made of a flow's words, taken out of an outer packet, put in a line.
 
+use crate::device::{Device, LinkKind, LinkSpec};
 use crate::packet::{Buf, Incoming, Inner, Outer, UDP_HEADER, UdpPorts, checksum, proto};
 use crate::tables::Snapshot;
-use crate::xfrm::Proto;
+use crate::xfrm::{Direction, Proto};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -36,6 +37,22 @@ pub enum Invalid {
     /// No room for the headers.
     #[error("len {0} is too short for the headers, which take {1} bytes")]
     Short(u16, usize),
+}
+
+/// What a device is known by, in words: its ends and that key of its, or its if_id.
+pub(super) fn device(spec: &LinkSpec, key: (&str, u32)) -> String {
+    match spec.kind {
+        LinkKind::Xfrm => format!("if_id {:#x}", spec.if_id),
+        _ => format!("local {} remote {} {} {:#x}", spec.local, spec.remote, key.0, key.1),
+    }
+}
+
+/// What it looks policies up by.
+pub(super) fn key(device: &Device, dir: Direction) -> String {
+    match device.policy_key(dir) {
+        key if device.is_xfrm() => format!("if_id {:#x}", key.if_id),
+        key => format!("mark {:#x}", key.mark),
+    }
 }
 
 impl Flow {

@@ -4,7 +4,7 @@ use super::{
     Check, Context, Counts, Explanation, Ledger, Outcome, Seen, SeenRoute, SeenSa, Step, Verdict, checks,
     command, near, subject,
 };
-use crate::device::{Device, LinkKind};
+use crate::device::Device;
 use crate::packet::{Buf, Inner, OuterHeader};
 use crate::reason::{Icmp, LinkStats, Reason};
 use crate::route::Route;
@@ -13,7 +13,7 @@ use crate::vti::Drop;
 use crate::vti::icmp;
 use crate::vti::outbound::{check_inner, check_packet, check_sa, encapsulate};
 use crate::vti::transmit::{Decision, Refused, decide, holder, route_key};
-use crate::xfrm::{Sa, Template};
+use crate::xfrm::{Direction, Mode, Sa, Template};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -30,9 +30,9 @@ pub(super) const STEPS: &[Step] = &[
     ("route", &[Reason::TxNoOuterRoute]),
     ("mode", &[Reason::TxNotTunnelMode]),
     ("endpoints", &[Reason::TxOuterFamily, Reason::TxEndpointMismatch]),
-    ("loop", &[Reason::TxLoop, Reason::TxMutualLoop]),
+    ("loop", &[Reason::TxLoop, Reason::TxMutualLoop, Reason::TxTransportLoop]),
     ("own esp", &[Reason::TxOwnEsp]),
-    ("size", &[Reason::TxTooBig]),
+    ("size", &[Reason::TxTooBig, Reason::TxNarrowPath]),
     ("lifetime", &[Reason::TxSaExpired]),
     ("sequence", &[Reason::TxSeqOverflow, Reason::TxSeqNotReserved]),
     ("seal", &[Reason::TxNoRoom, Reason::TxSealFailed]),
@@ -57,7 +57,7 @@ struct Judged {
 /// thrown away: of one nonce at most one packet leaves.
 fn judge(tables: &Snapshot, device: &Device, buf: &mut Buf) -> Judged {
     let refused = |inner, mut refused: Refused| {
-        let holder = holder(tables, &refused).cloned();
+        let holder = holder(tables, device, &refused).cloned();
         if holder.as_ref().is_some_and(|policy| policy.is_full()) {
             refused.reason = Reason::TxHoldQueueFull;
         }
@@ -110,7 +110,7 @@ pub fn transmit(tables: &Snapshot, device: &Device, mut buf: Buf, cx: &Context<'
             Err(drop) => Verdict::dropped(drop.reason, &device.spec.name, Some(found.ends())),
         },
         counts: match &judged.result {
-            Err(drop) if judged.holder.is_none() => Counts::of(drop, device.spec.kind == LinkKind::Vti6, 0),
+            Err(drop) if judged.holder.is_none() => Counts::of(drop, Some(device.spec.kind), 0),
             // A kernel VTI counts what waits as sent.
             _ => Counts {
                 link: LinkStats { tx_packets: 1, tx_bytes: packet.len() as u64, ..LinkStats::default() },
@@ -145,7 +145,7 @@ fn told(drop: &Drop, packet: &[u8], inner: &Inner) -> Option<String> {
     let [number, code, _, _, mtu @ ..] = message.bytes.first_chunk::<8>()?;
     let version = if message.dst.is_ipv4() { "ICMP" } else { "ICMPv6" };
     let mtu = match kind {
-        Icmp::TooBig => format!(" mtu {}", u32::from_be_bytes(*mtu)),
+        Icmp::TooBig | Icmp::TooBigForIpv6 => format!(" mtu {}", u32::from_be_bytes(*mtu)),
         _ => String::new(),
     };
     Some(format!("{version} {number}/{code} {}{mtu} to {}", kind.name(), message.dst))
@@ -188,20 +188,20 @@ impl<'a> Found<'a> {
         let device = &self.device.spec;
         match check {
             "packet" => Some(subject::line(self.inner.as_ref(), self.packet.len())),
-            "device" => Some(format!(
-                "{} local {} remote {} okey {:#x}, disable_xfrm {}",
-                device.name,
-                device.local,
-                device.remote,
-                device.okey,
-                u8::from(self.device.disable_xfrm)
-            )),
+            "device" => {
+                let known_by = subject::device(device, ("okey", device.okey));
+                let disabled = match self.device.is_xfrm() {
+                    true => String::new(),
+                    false => format!(", disable_xfrm {}", u8::from(self.device.disable_xfrm)),
+                };
+                Some(format!("{} {known_by}{disabled}", device.name))
+            }
             "policy" => Some(match &self.policy {
                 Some(policy) => command::policy_line(&policy.spec),
                 None => format!(
-                    "none of {} with dir out matches the packet and mark {:#x}",
-                    self.tables.policies.count(crate::xfrm::Direction::Out),
-                    device.okey
+                    "none of {} with dir out matches the packet and {}",
+                    self.tables.policies.count(Direction::Out),
+                    subject::key(self.device, Direction::Out)
                 ),
             }),
             "template" => Some(match self.template() {
@@ -228,11 +228,19 @@ impl<'a> Found<'a> {
                 None => format!("none to {} from {}", spec.dst, spec.src),
             },
             "mode" => spec.mode.name().to_owned(),
+            "endpoints" if self.device.is_xfrm() => {
+                format!("{} to {}, the device has none", spec.src, spec.dst)
+            }
             "endpoints" => format!(
                 "{} to {}, the device's are {} to {}",
                 spec.src, spec.dst, self.device.spec.local, self.device.spec.remote
             ),
-            "loop" => format!("the outer packet leaves by {}", (cx.ifname)(self.route?.ifindex)),
+            "loop" => match spec.mode {
+                Mode::Transport => {
+                    format!("there is no outer header: the packet leaves by {}", self.device.spec.name)
+                }
+                _ => format!("the outer packet leaves by {}", (cx.ifname)(self.route?.ifindex)),
+            },
             "own esp" => "an ESP packet of this tunnel may not enter it again".to_owned(),
             "size" => {
                 let df = if self.inner?.df { "may not be fragmented" } else { "may be fragmented" };

@@ -2,7 +2,9 @@
 
 use crate::packet::testing::{set_df, udp4, udp6};
 use crate::tables::Snapshot;
-use crate::vti::testing::{IN, Lab, NOW, OUT, Peer, SPI_IN, SPI_OUT, aes_cbc_hmac_sha1, aes_gcm, tx_burst};
+use crate::vti::testing::{
+    IN, Lab, NOW, OUT, Peer, SPI_IN, SPI_OUT, aes_cbc_hmac_sha1, aes_gcm, ip, tx_burst,
+};
 use crate::vti::{Drop, Receiver, RxSlot, RxVerdict, Transmitter, TxSlot, TxVerdict};
 use crate::xfrm::{Action, ExtraFlags, PortMatch, Spi, StateFlags, StateInfo, StateSpec};
 use proptest::prelude::*;
@@ -108,8 +110,18 @@ fn spoilt(spec: StateSpec) -> impl Strategy<Value = StateSpec> {
 
 /// Three SAs for output that replace each other, one of them only for some flows and perhaps all on several workers;
 /// a policy that blocks some flows, one that names an SPI.
+/// A VTI, or an xfrm interface whose packets are for this host.
+fn labs() -> impl Strategy<Value = Lab> {
+    let mut xfrm = Lab::xfrm();
+    xfrm.addresses.push(ip("10.1.0.2"));
+    prop_oneof![Just(Lab::vti()), Just(xfrm)]
+}
+
 pub(super) fn tx_labs() -> impl Strategy<Value = Lab> {
-    let lab = Lab::vti();
+    labs().prop_flat_map(tx_labs_of)
+}
+
+fn tx_labs_of(lab: Lab) -> impl Strategy<Value = Lab> {
     let named = |spi| StateSpec { spi: Spi(spi), ..lab.states[OUT].clone() };
     let sas = [SPI_OUT.0, 0x101, 0x102].map(|spi| spoilt(named(spi)));
     let spi = prop::sample::select(vec![0u32, 0, 0, 0x102]);
@@ -182,7 +194,10 @@ fn rx_packets(peer: Peer) -> impl Strategy<Value = (Peer, Vec<u8>)> {
 }
 
 pub(super) fn rx_labs() -> impl Strategy<Value = (Lab, Vec<(Peer, Vec<u8>)>)> {
-    let lab = Lab::vti();
+    labs().prop_flat_map(rx_labs_of)
+}
+
+fn rx_labs_of(lab: Lab) -> impl Strategy<Value = (Lab, Vec<(Peer, Vec<u8>)>)> {
     let named = |spi| StateSpec { spi: Spi(spi), ..lab.states[IN].clone() };
     let sas = [SPI_IN.0, 0x201].map(|spi| spoilt(named(spi)));
     sas.prop_flat_map(move |[a, b]| {

@@ -1,7 +1,7 @@
 //! `explain` says what the datapath then does, and changes nothing.
 
 use super::bursts::{inner_packets, rx_labs, tx_labs};
-use super::{Told, icmp_error, receive, transmit};
+use super::{Told, icmp_error, receive, transmit, xfrmi};
 use crate::packet::testing::{set_df, udp4};
 use crate::packet::{Buf, UdpPorts};
 use crate::reason::{LinkStats, Mib, Reason};
@@ -33,12 +33,12 @@ fn unchanged(tables: &Arc<Snapshot>, explain: impl FnOnce() -> Explanation) -> E
     explanation
 }
 
-fn explain_tx(tables: &Arc<Snapshot>, lab: &Lab, packet: &[u8]) -> Explanation {
+pub(super) fn explain_tx(tables: &Arc<Snapshot>, lab: &Lab, packet: &[u8]) -> Explanation {
     let device = tables.devices.get(lab.devices[0].id).unwrap();
     unchanged(tables, || explain::transmit(tables, device, Buf::from_packet(packet), &CX))
 }
 
-fn explain_rx(tables: &Arc<Snapshot>, slot: &RxSlot) -> Explanation {
+pub(super) fn explain_rx(tables: &Arc<Snapshot>, slot: &RxSlot) -> Explanation {
     let copy = Esp::Packet(Buf::from_packet(slot.buf.bytes()));
     unchanged(tables, || explain::receive(tables, &slot.outer, copy, &CX))
 }
@@ -139,13 +139,15 @@ fn without_notes(counted: &str) -> String {
 fn what_is_said_of_a_packet_is_what_the_kernel_counts_for_it() {
     let over_v4 = transmit::CASES.iter().map(|case| (Lab::vti(), case));
     let over_v6 = transmit::VTI6.iter().map(|case| (Lab::vti6(), case));
-    for (mut lab, (name, spoil, packets, _, counted)) in over_v4.chain(over_v6) {
+    let by_interface = xfrmi::TX.iter().map(|case| (Lab::xfrm(), case));
+    for (mut lab, (name, spoil, packets, _, counted)) in over_v4.chain(over_v6).chain(by_interface) {
         spoil(&mut lab);
         let foretold = transmit_both(&lab.tables(), &lab, &packets(), name);
         assert_eq!(foretold.counted(), without_notes(counted), "{name}");
     }
-    for (name, spoil, packets, _, counted) in receive::CASES {
-        let mut lab = Lab::vti();
+    let by_vti = receive::CASES.iter().map(|case| (Lab::vti(), case));
+    let by_interface = xfrmi::RX.iter().map(|case| (Lab::xfrm(), case));
+    for (mut lab, (name, spoil, packets, _, counted)) in by_vti.chain(by_interface) {
         let slots = packets(&lab.peer());
         spoil(&mut lab);
         let foretold = receive_both(&lab.tables(), slots, name);
@@ -232,7 +234,7 @@ fn near_rx(spoil: impl FnOnce(&mut Lab), seqs: &[u64]) -> Vec<(String, Vec<Strin
     told(said.unwrap())
 }
 
-fn told(said: Explanation) -> Vec<(String, Vec<String>)> {
+pub(super) fn told(said: Explanation) -> Vec<(String, Vec<String>)> {
     said.near.into_iter().map(|n| (n.text, n.repair)).collect()
 }
 

@@ -1,10 +1,10 @@
 //! Transmit, one line a scenario. Scenarios that start with `uvti_` were not measured: the kernel's order of checks
 //! (net/ipv4/ip_vti.c vti_xmit()) says what it counts.
 
-use super::{Case, Told, assert_covered};
+use super::{Case, Told, assert_covered, xfrmi};
 use crate::packet::testing::{set_df, udp4, udp6};
 use crate::packet::{UDP_HEADER, proto};
-use crate::reason::Reason;
+use crate::reason::{LinkKind, Reason};
 use crate::route::Route;
 use crate::tables::{Context, Op, Snapshot};
 use crate::vti::testing::{BELOW, IN, KEY, Lab, NOW, OUT, VTI, aes_gcm, device, ip, policy, state, tx_burst};
@@ -17,17 +17,17 @@ use std::sync::Arc;
 
 pub(super) type Packets = fn() -> Vec<Vec<u8>>;
 
-fn flow4(len: usize) -> Vec<u8> {
+pub(super) fn flow4(len: usize) -> Vec<u8> {
     udp4("10.1.0.2", "10.2.0.5", 4000, 5000, len)
 }
 
-fn df(len: usize) -> Vec<u8> {
+pub(super) fn df(len: usize) -> Vec<u8> {
     let mut p = flow4(len);
     set_df(&mut p);
     p
 }
 
-fn flow6(len: usize) -> Vec<u8> {
+pub(super) fn flow6(len: usize) -> Vec<u8> {
     udp6("2001:db8:1::2", "2001:db8:2::5", 4000, 5000, len)
 }
 
@@ -37,15 +37,15 @@ fn esn(l: &mut Lab) {
     l.states[OUT].replay_window = 32;
 }
 
-fn five() -> Vec<Vec<u8>> {
+pub(super) fn five() -> Vec<Vec<u8>> {
     vec![flow4(100); 5]
 }
 
-fn six() -> Vec<Vec<u8>> {
+pub(super) fn six() -> Vec<Vec<u8>> {
     vec![flow4(100); 6]
 }
 
-fn five6() -> Vec<Vec<u8>> {
+pub(super) fn five6() -> Vec<Vec<u8>> {
     vec![flow6(120); 5]
 }
 
@@ -55,19 +55,19 @@ fn run_on(tables: &Arc<Snapshot>, lab: &Lab, packets: &[Vec<u8>]) -> Vec<TxSlot>
     burst
 }
 
-fn run(lab: &Lab, packets: &[Vec<u8>]) -> Vec<TxSlot> {
+pub(super) fn run(lab: &Lab, packets: &[Vec<u8>]) -> Vec<TxSlot> {
     run_on(&lab.tables(), lab, packets)
 }
 
-fn check(lab: &Lab, vti6: bool, case: &Case<Packets>) {
+pub(super) fn check(lab: &Lab, case: &Case<Packets>) {
     let (name, spoil, packets, verdicts, counted) = case;
     let mut lab = lab.clone();
     spoil(&mut lab);
-    let told = Told::transmitted(&run(&lab, &packets()), vti6);
+    let told = Told::transmitted(&run(&lab, &packets()), lab.devices[0].spec.kind);
     assert_eq!((told.verdicts().as_str(), told.counted().as_str()), (*verdicts, *counted), "{name}");
 }
 
-fn block(lab: &mut Lab, priority: u32) {
+pub(super) fn block(lab: &mut Lab, priority: u32) {
     let mut p = lab.policies[OUT].clone();
     (p.action, p.priority, p.templates) = (Action::Block, priority, vec![]);
     p.sel.dst = "10.2.0.0/16".parse().unwrap();
@@ -75,26 +75,26 @@ fn block(lab: &mut Lab, priority: u32) {
 }
 
 /// Template and SA in a mode without outer header: both are between the inner addresses.
-fn transport(lab: &mut Lab) {
+pub(super) fn transport(lab: &mut Lab) {
     lab.policies[OUT].templates[0].mode = Mode::Transport;
     let s = &mut lab.states[OUT];
     (s.mode, s.src, s.dst) = (Mode::Transport, ip("10.1.0.2"), ip("10.2.0.5"));
 }
 
 /// Policy and SA between other outer addresses, with a route.
-fn ends(lab: &mut Lab, src: &str, dst: &str) {
+pub(super) fn ends(lab: &mut Lab, src: &str, dst: &str) {
     let (src, dst) = (ip(src), ip(dst));
     let (s, t) = (&mut lab.states[OUT], &mut lab.policies[OUT].templates[0]);
     (s.src, s.dst, t.src, t.dst) = (src, dst, src, dst);
     (lab.routes[0].0.src, lab.routes[0].0.dst) = (src, dst);
 }
 
-fn route(lab: &mut Lab, change: fn(&mut Route)) {
+pub(super) fn route(lab: &mut Lab, change: fn(&mut Route)) {
     change(lab.routes[0].1.as_mut().unwrap());
 }
 
 /// vti1 below vti0, from .1 to .3, whose packets leave by `ifindex`.
-fn nest(lab: &mut Lab, ifindex: u32) {
+pub(super) fn nest(lab: &mut Lab, ifindex: u32) {
     let (local, remote) = (ip("198.51.100.1"), ip("198.51.100.3"));
     lab.devices.push(device("vti1", 11, local, remote, 2));
     lab.states.push(state(local, remote, Spi(0x300), aes_gcm()));
@@ -105,7 +105,7 @@ fn nest(lab: &mut Lab, ifindex: u32) {
     route(lab, |r| r.ifindex = 11);
 }
 
-fn udp_encap(lab: &mut Lab) {
+pub(super) fn udp_encap(lab: &mut Lab) {
     lab.states[OUT].encap =
         Some(Encap { kind: EncapKind::EspInUdp, sport: 4500, dport: 4500, original: ip("0.0.0.0") });
 }
@@ -266,12 +266,12 @@ fn own_esp(protocol: u8) -> Vec<u8> {
 
 #[test]
 fn counted_like_the_kernel() {
-    CASES.iter().for_each(|case| check(&Lab::vti(), false, case));
+    CASES.iter().for_each(|case| check(&Lab::vti(), case));
 }
 
 #[test]
 fn counted_like_the_kernel_over_ipv6() {
-    VTI6.iter().for_each(|case| check(&Lab::vti6(), true, case));
+    VTI6.iter().for_each(|case| check(&Lab::vti6(), case));
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn every_reason_of_the_core_is_here() {
         TxHeldUnsent,
         TxSeqNotReserved,
     ];
-    let texts: Vec<_> = CASES.iter().chain(VTI6).map(|c| c.3).collect();
+    let texts: Vec<_> = CASES.iter().chain(VTI6).chain(xfrmi::TX).map(|c| c.3).collect();
     assert_covered(&texts, "tx_", &by_the_runtime);
 }
 
@@ -320,7 +320,7 @@ fn a_sequence_overflow_consumes_nothing() {
     let tables = lab.tables();
     assert_eq!(sent(&run_on(&tables, &lab, &five())), [(0x100, 0xffff_fffe), (0x100, 0xffff_ffff)]);
     for _ in 0..3 {
-        let told = Told::transmitted(&run_on(&tables, &lab, &five()), false);
+        let told = Told::transmitted(&run_on(&tables, &lab, &five()), LinkKind::Vti);
         assert_eq!(told.verdicts(), "5 tx_seq_overflow");
     }
     let info = tables.states.named(&lab.states[OUT].id()).unwrap().info();
@@ -351,7 +351,7 @@ fn the_newest_sa_is_used_while_it_lives() {
     lab.states[IN + 1].limits.hard_packets = 2;
     let burst = run(&lab, &five());
     assert_eq!(sent(&burst), [(0x101, 1), (0x101, 2), (0x100, 1), (0x100, 2)]);
-    assert_eq!(Told::transmitted(&burst, false).verdicts(), "4 sent, 1 tx_sa_expired");
+    assert_eq!(Told::transmitted(&burst, LinkKind::Vti).verdicts(), "4 sent, 1 tx_sa_expired");
 }
 
 /// A flow's next SA may be at home on another worker: then its packets go there as they are.
@@ -471,7 +471,10 @@ fn a_state_that_is_added_delivers_its_larval_state() {
         };
         tables.apply(&op, &mut cx).unwrap();
         assert_eq!((tables.states.larvals.iter().count(), tables.states.len()), (0, 2));
-        assert_eq!(Told::transmitted(&run_on(&Arc::new(tables), &lab, &five()), false).verdicts(), "5 sent");
+        assert_eq!(
+            Told::transmitted(&run_on(&Arc::new(tables), &lab, &five()), LinkKind::Vti).verdicts(),
+            "5 sent"
+        );
     }
 }
 

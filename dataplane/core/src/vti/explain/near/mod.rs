@@ -7,6 +7,7 @@ mod state;
 pub(super) use policy::outer_policy;
 
 use super::Near;
+use super::rx::asked;
 use crate::device::Device;
 use crate::esp;
 use crate::packet::{Flow, Inner, Outer};
@@ -72,7 +73,9 @@ pub(super) fn transmit(tables: &Snapshot, device: &Device, flow: &Flow, drop: &D
             policy::endpoints(tables, policy, sa, device)
         }
         (Reason::TxLoop | Reason::TxMutualLoop | Reason::TxOwnEsp, _, sa) => path::looped(device, sa),
+        (Reason::TxTransportLoop, _, Some(sa)) => state::transport(sa),
         (Reason::TxTooBig, ..) => path::too_big(device, drop.mtu),
+        (Reason::TxNarrowPath, ..) => path::narrow(drop.mtu),
         (Reason::TxSaExpired | Reason::TxSeqOverflow, _, Some(sa)) => state::used_up(sa),
         _ => Vec::new(),
     }
@@ -91,6 +94,7 @@ pub(super) fn receive(
     let (policy, sa) = (drop.policy.as_deref(), drop.sa.as_deref());
     let header = esp::peek(bytes);
     match (drop.reason, device, sa) {
+        (RxNoTunnelKnownSa, _, Some(sa)) if sa.spec.if_id != 0 => path::no_interface(tables, sa.spec.if_id),
         (RxNoTunnel | RxNoTunnelKnownSa, ..) => path::no_device(tables, outer),
         (RxOuterPolicyBlock | RxOuterPolicyTemplate, ..) => policy::unmarked(tables, outer),
         (RxOuterDefaultBlock, ..) => policy::default_block(Direction::In),
@@ -108,9 +112,9 @@ pub(super) fn receive(
         (RxSelectorMismatch, _, Some(sa)) => {
             inner.map_or(Vec::new(), |inner| state::selector(sa, &inner.flow))
         }
-        (RxNoPolicy, Some(device), _) => {
-            inner.map_or(Vec::new(), |inner| policy::candidates(tables, Direction::In, device, &inner.flow))
-        }
+        (RxNoPolicy, Some(device), _) => inner.map_or(Vec::new(), |inner| {
+            policy::candidates(tables, asked(tables, device, inner), device, &inner.flow)
+        }),
         (RxPolicyBlock | RxTemplateMissing, Some(device), _) => match (policy, inner) {
             (Some(policy), Some(inner)) => policy::instead(tables, policy, device, &inner.flow),
             _ => Vec::new(),

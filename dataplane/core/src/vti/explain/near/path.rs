@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::packet::Outer;
 use crate::tables::Snapshot;
 use crate::vti::explain::Near;
-use crate::xfrm::Sa;
+use crate::xfrm::{Family, Sa};
 
 /// `disable_xfrm` is set.
 pub(super) fn disabled(device: &Device) -> Vec<Near> {
@@ -39,9 +39,31 @@ pub(super) fn too_big(device: &Device, mtu: u32) -> Vec<Near> {
     vec![near(text, repair.into_iter().collect())]
 }
 
+/// A path on which IPv6 has no room.
+pub(super) fn narrow(mtu: u32) -> Vec<Near> {
+    let text = format!("the path carries {mtu} bytes of inner packet, and IPv6 wants 1280");
+    vec![near(text, Vec::new())]
+}
+
+/// The SA names an xfrm interface that is down, or not there.
+pub(super) fn no_interface(tables: &Snapshot, if_id: u32) -> Vec<Near> {
+    let (text, repair) = match tables.devices.iter().find(|d| d.is_xfrm() && d.spec.if_id == if_id) {
+        Some(device) => (
+            format!("{} has the SA's if_id {if_id:#x}, but it is down", device.spec.name),
+            format!("ip link set dev {} up", device.spec.name),
+        ),
+        None => (
+            format!("there is no xfrm interface with the SA's if_id {if_id:#x}"),
+            format!("uvti ip link add type xfrm if_id {if_id:#x}"),
+        ),
+    };
+    vec![near(text, vec![repair])]
+}
+
 /// Devices whose ends are nearly the packet's.
 pub(super) fn no_device(tables: &Snapshot, outer: &Outer) -> Vec<Near> {
-    nearest(tables.devices.iter().filter(|d| d.spec.local.is_ipv4() == outer.dst.is_ipv4()).filter_map(|d| {
+    let family = Some(Family::of(outer.dst));
+    nearest(tables.devices.iter().filter(|d| d.family() == family).filter_map(|d| {
         let (spec, mut differ, mut repair) = (&d.spec, Vec::new(), Vec::new());
         let (name, kind) = (&spec.name, spec.kind.name());
         let (mut local, mut remote) = (spec.local, spec.remote);

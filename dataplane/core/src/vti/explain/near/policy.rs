@@ -1,7 +1,7 @@
 //! Policies that nearly match.
 
 use super::{Candidate, MOST, near, nearest};
-use crate::device::Device;
+use crate::device::{Device, PolicyKey};
 use crate::packet::{Flow, Outer, proto};
 use crate::tables::{Policy, Snapshot};
 use crate::vti::explain::{Near, command};
@@ -13,36 +13,35 @@ use ipnet::IpNet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// The mark by which a device looks policies up.
-fn key(device: &Device, dir: Direction) -> u32 {
-    if dir == Direction::Out { device.spec.okey } else { device.spec.ikey }
-}
-
 /// Policies of a direction that differ least from what a flow asks for; if there are none at all, the one to add.
 pub(super) fn candidates(tables: &Snapshot, dir: Direction, device: &Device, flow: &Flow) -> Vec<Near> {
-    let mark = key(device, dir);
     let of_dir = tables.policies.of(dir).into_iter().filter_map(|p| {
-        let (differences, repaired) = differences(&p.spec, device, mark, flow);
+        let (differences, repaired) = differences(&p.spec, device, flow);
         let subject = format!("policy {} would match, but", p.spec.index);
         Candidate::new(&subject, &differences, vec![command::policy("update", &repaired)])
     });
     let found = nearest(of_dir);
-    if found.is_empty() { vec![missing(tables, dir, device)] } else { found }
+    if found.is_empty() { vec![missing(tables, dir, device, flow)] } else { found }
 }
 
 /// What of a policy does not fit, and the policy in which it does.
-fn differences(p: &PolicySpec, device: &Device, mark: u32, flow: &Flow) -> (Vec<String>, PolicySpec) {
+fn differences(p: &PolicySpec, device: &Device, flow: &Flow) -> (Vec<String>, PolicySpec) {
+    let PolicyKey { dev, mark, if_id } = device.policy_key(p.dir);
     let mut repaired = p.clone();
     let mut differ = Vec::new();
     if !p.mark.matches(mark) {
-        differ.push(format!("its mark is {:#x}, the device's key is {mark:#x}", p.mark.value));
+        let whose = if device.is_xfrm() { "the packet's" } else { "the device's key" };
+        differ.push(format!("its mark is {:#x}, {whose} is {mark:#x}", p.mark.value));
         repaired.mark = Mark::exact(mark);
     }
-    if p.if_id != 0 {
-        differ.push(format!("its if_id is {:#x}, a VTI has none", p.if_id));
-        repaired.if_id = 0;
+    if p.if_id != if_id {
+        differ.push(match device.is_xfrm() {
+            true => format!("its if_id is {:#x}, the device's is {if_id:#x}", p.if_id),
+            false => format!("its if_id is {:#x}, a VTI has none", p.if_id),
+        });
+        repaired.if_id = if_id;
     }
-    differ.extend(selector(&p.sel, &device.spec.name, flow, &mut repaired.sel));
+    differ.extend(selector(&p.sel, dev, flow, &mut repaired.sel));
     (differ, repaired)
 }
 
@@ -87,22 +86,25 @@ pub(super) fn selector(sel: &Selector, dev: &str, flow: &Flow, repaired: &mut Se
     differ
 }
 
-/// No policy at all: the one that a VTI wants.
-fn missing(tables: &Snapshot, dir: Direction, device: &Device) -> Near {
-    let spec = wanted(tables, dir, device, Selector::any(device.family()));
+/// No policy at all: the one that the device wants.
+fn missing(tables: &Snapshot, dir: Direction, device: &Device, flow: &Flow) -> Near {
+    let family = device.family().unwrap_or(flow.family());
+    let spec = wanted(tables, dir, device, Selector::any(family));
     let text = format!("there is no policy with dir {}", dir.name());
     near(text, vec![command::policy("add", &spec)])
 }
 
-/// The policy that a VTI wants, with the reqid of an SA between its ends.
+/// The policy that a device wants, with the reqid of an SA between its ends; those of an xfrm interface are its SAs'.
 fn wanted(tables: &Snapshot, dir: Direction, device: &Device, sel: Selector) -> PolicySpec {
+    let PolicyKey { mark, if_id, .. } = device.policy_key(dir);
     let (local, remote) = (device.spec.local, device.spec.remote);
-    let (src, dst) = if dir == Direction::Out { (local, remote) } else { (remote, local) };
-    let reqid = tables
-        .states
-        .iter()
-        .find(|sa| sa.spec.src == src && sa.spec.dst == dst)
-        .map_or(0, |sa| sa.spec.reqid);
+    let ends = if dir == Direction::Out { (local, remote) } else { (remote, local) };
+    let sa = tables.states.iter().find(|sa| match device.is_xfrm() {
+        true => sa.spec.if_id == if_id && tables.is_for_us(sa.spec.dst) == (dir != Direction::Out),
+        false => (sa.spec.src, sa.spec.dst) == ends,
+    });
+    let (src, dst) = sa.map_or(ends, |sa| (sa.spec.src, sa.spec.dst));
+    let reqid = sa.map_or(0, |sa| sa.spec.reqid);
     let template = Template {
         src,
         dst,
@@ -112,13 +114,14 @@ fn wanted(tables: &Snapshot, dir: Direction, device: &Device, sel: Selector) -> 
         reqid,
         level: Level::Required,
     };
-    let (mark, action) = (Mark::exact(key(device, dir)), Action::Allow);
+    let mark = if device.is_xfrm() { Mark::default() } else { Mark::exact(mark) };
+    let action = Action::Allow;
     let (flags, limits) = (PolicyFlags::default(), Limits::NONE);
     PolicySpec {
         sel,
         dir,
         mark,
-        if_id: 0,
+        if_id,
         priority: 0,
         action,
         flags,
@@ -132,7 +135,7 @@ fn wanted(tables: &Snapshot, dir: Direction, device: &Device, sel: Selector) -> 
 pub(super) fn instead(tables: &Snapshot, policy: &Policy, device: &Device, flow: &Flow) -> Vec<Near> {
     let dir = policy.spec.dir;
     let behind = tables.policies.of(dir).into_iter().filter(|p| {
-        let fits = differences(&p.spec, device, key(device, dir), flow).0.is_empty();
+        let fits = differences(&p.spec, device, flow).0.is_empty();
         let lets = p.spec.action == Action::Allow && !p.spec.templates.is_empty();
         fits && lets && p.number != policy.number
     });

@@ -163,6 +163,12 @@ pub(super) fn direction(sa: &Sa, wanted: Direction) -> Vec<Near> {
     replaced(sa, text, |s| s.dir = Some(dir))
 }
 
+/// An SA that takes nothing away from an xfrm interface.
+pub(super) fn transport(sa: &Sa) -> Vec<Near> {
+    let text = format!("{} is in transport mode, and an xfrm interface wants a tunnel to send by", name(sa));
+    vec![near(text, Vec::new())]
+}
+
 /// A policy whose template asks for another mode than a VTI carries.
 pub(super) fn not_tunnel(chosen: &Policy, sa: &Sa, device: &Device) -> Vec<Near> {
     let text = format!("{} is in {} mode, and a VTI wants tunnel mode", name(sa), sa.spec.mode.name());
