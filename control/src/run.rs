@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
-use uvti_core::tables::Op;
+use uvti_core::tables::{Op, Unmarked};
 use uvti_dataplane::account::{DEFAULT_RECORDS, DEFAULT_ROWS};
 use uvti_dataplane::engine::{Backend, Config, Engine, SystemHost};
 use uvti_dataplane::host::netlink::Events;
@@ -57,6 +57,9 @@ pub(crate) struct Args {
     /// Leave the devices in place at a clean stop, with the host's routes: the host then drops what goes into them.
     #[arg(long)]
     keep_devices: bool,
+    /// Where an output policy without a mark encrypts or blocks.
+    #[arg(long, value_enum, default_value_t = UnmarkedPolicies::Host)]
+    unmarked_policies: UnmarkedPolicies,
     /// Dropped packets to keep of each reason, by each worker, for `uvti drops`; 0 keeps none.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_RECORDS as u16, value_parser = clap::value_parser!(u16).range(..=1000))]
     record: u16,
@@ -92,6 +95,14 @@ enum Offload {
     Gro,
     /// None of these.
     None,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum UnmarkedPolicies {
+    /// Before the device, which then counts nothing: as in a kernel, where the host routes the packet.
+    Host,
+    /// On the device, together with those that have its key as mark.
+    Device,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -198,6 +209,10 @@ fn start<T: Tamper>(args: &Args, tamper: fn() -> T) -> anyhow::Result<(Arc<Engin
         keep_devices: args.keep_devices,
         attribution_rows: args.attribution_rows as usize,
         record: usize::from(args.record),
+        unmarked: match args.unmarked_policies {
+            UnmarkedPolicies::Host => Unmarked::Host,
+            UnmarkedPolicies::Device => Unmarked::Device,
+        },
     };
     let host = Box::new(host);
     if !args.allow_inject {

@@ -201,6 +201,7 @@ fn device_totals(name: &str, kind: LinkKind, cells: &Cells) -> DeviceTotals {
         name: name.to_owned(),
         kind: kind.name().to_owned(),
         stats: cells.link_stats(kind == LinkKind::Vti6),
+        tx_unmarked: cells.of(uvti_core::reason::Way::Tx, uvti_dataplane::account::Count::OutUnmarked),
         drops,
     }
 }

@@ -6,7 +6,7 @@ use crate::packet::testing::{set_df, udp4, udp6};
 use crate::packet::{UDP_HEADER, proto};
 use crate::reason::Reason;
 use crate::route::Route;
-use crate::tables::{Context, Op, Snapshot};
+use crate::tables::{Context, Op, Snapshot, Unmarked};
 use crate::vti::testing::{BELOW, IN, KEY, Lab, NOW, OUT, VTI, aes_gcm, device, ip, policy, state, tx_burst};
 use crate::vti::{Transmitter, TxSlot, TxVerdict};
 use crate::xfrm::{
@@ -17,17 +17,17 @@ use std::sync::Arc;
 
 pub(super) type Packets = fn() -> Vec<Vec<u8>>;
 
-fn flow4(len: usize) -> Vec<u8> {
+pub(super) fn flow4(len: usize) -> Vec<u8> {
     udp4("10.1.0.2", "10.2.0.5", 4000, 5000, len)
 }
 
-fn df(len: usize) -> Vec<u8> {
+pub(super) fn df(len: usize) -> Vec<u8> {
     let mut p = flow4(len);
     set_df(&mut p);
     p
 }
 
-fn flow6(len: usize) -> Vec<u8> {
+pub(super) fn flow6(len: usize) -> Vec<u8> {
     udp6("2001:db8:1::2", "2001:db8:2::5", 4000, 5000, len)
 }
 
@@ -37,7 +37,7 @@ fn esn(l: &mut Lab) {
     l.states[OUT].replay_window = 32;
 }
 
-fn five() -> Vec<Vec<u8>> {
+pub(super) fn five() -> Vec<Vec<u8>> {
     vec![flow4(100); 5]
 }
 
@@ -45,7 +45,7 @@ fn six() -> Vec<Vec<u8>> {
     vec![flow4(100); 6]
 }
 
-fn five6() -> Vec<Vec<u8>> {
+pub(super) fn five6() -> Vec<Vec<u8>> {
     vec![flow6(120); 5]
 }
 
@@ -59,7 +59,7 @@ fn run(lab: &Lab, packets: &[Vec<u8>]) -> Vec<TxSlot> {
     run_on(&lab.tables(), lab, packets)
 }
 
-fn check(lab: &Lab, vti6: bool, case: &Case<Packets>) {
+pub(super) fn check(lab: &Lab, vti6: bool, case: &Case<Packets>) {
     let (name, spoil, packets, verdicts, counted) = case;
     let mut lab = lab.clone();
     spoil(&mut lab);
@@ -89,12 +89,12 @@ fn ends(lab: &mut Lab, src: &str, dst: &str) {
     (lab.routes[0].0.src, lab.routes[0].0.dst) = (src, dst);
 }
 
-fn route(lab: &mut Lab, change: fn(&mut Route)) {
+pub(super) fn route(lab: &mut Lab, change: fn(&mut Route)) {
     change(lab.routes[0].1.as_mut().unwrap());
 }
 
 /// vti1 below vti0, from .1 to .3, whose packets leave by `ifindex`.
-fn nest(lab: &mut Lab, ifindex: u32) {
+pub(super) fn nest(lab: &mut Lab, ifindex: u32) {
     let (local, remote) = (ip("198.51.100.1"), ip("198.51.100.3"));
     lab.devices.push(device("vti1", 11, local, remote, 2));
     lab.states.push(state(local, remote, Spi(0x300), aes_gcm()));
@@ -123,6 +123,7 @@ pub(super) const CASES: &[Case<Packets>] = &[
     ("tx_okey_only", |l| l.devices[0].spec.ikey = 7, five, "5 sent", GOOD),
     ("tx_ok_natt", udp_encap, five, "5 sent", GOOD),
     ("tx_short_ipv4", |_| (), || vec![vec![0x45; 10]; 5], "5 tx_runt", "txE=5"),
+    ("tx_garbage_ipv4", |_| (), || vec![udp4("10.1.0.2", "0.0.0.0", 4000, 5000, 100); 5], "5 tx_no_destination", "txE=5 carrier=5"),
     ("tx_proto_arp", |_| (), || vec![vec![0; 28]; 5], "5 tx_not_ip", "txE=5"),
     ("tx_nosa_larval0", |l| { l.states.remove(OUT); l.settings.larval_drop = false }, five, "5 held", ""),
     ("tx_sa_larval", |l| { let s = l.states.remove(OUT); l.reserved.push(s) }, five, "5 tx_no_sa", NO_STATES),
@@ -133,7 +134,7 @@ pub(super) const CASES: &[Case<Packets>] = &[
     ("tx_nopol_selector", |l| l.policies[OUT].sel.dst = "10.77.0.0/16".parse().unwrap(), five, "5 tx_no_policy", CARRIER),
     ("tx_6in4_nopol", |l| l.policies[OUT].sel = Selector::any(Family::V4), five6, "5 tx_no_policy",
         "txE=5 carrier=5 |  | 5x addr-unreach"),
-    ("tx_nopol_default_block_afpacket", |l| { l.policies.clear(); l.block_by_default = vec![Direction::Out] }, five,
+    ("tx_nopol_default_block_afpacket", |l| { l.settings.unmarked = Unmarked::Device; l.policies.clear(); l.block_by_default = vec![Direction::Out] }, five,
         "5 tx_default_block", CARRIER),
     ("tx_pol_block", |l| l.policies[OUT].action = Action::Block, five, "5 tx_policy_block",
         "txE=5 carrier=5 | XfrmOutPolBlock=5 | 5x host-unreach"),
@@ -287,6 +288,7 @@ fn every_reason_of_the_core_is_here() {
         TxBadOffload,
         TxSealFailed,
         TxHoldQueueFull,
+        TxUnmarkedHoldQueueFull,
         TxHeldPurged,
         TxHeldNoSa,
         TxHeldTooBig,
@@ -297,7 +299,7 @@ fn every_reason_of_the_core_is_here() {
         TxHeldSeqOverflow,
         TxHeldUnsent,
     ];
-    let texts: Vec<_> = CASES.iter().chain(VTI6).map(|c| c.3).collect();
+    let texts: Vec<_> = CASES.iter().chain(VTI6).chain(super::unmarked::CASES).map(|c| c.3).collect();
     assert_covered(&texts, "tx_", &by_the_runtime);
 }
 
