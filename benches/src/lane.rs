@@ -40,7 +40,13 @@ impl Lane {
         let signal = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).expect("an eventfd");
         let load = Arc::new(Load { queue: Mutex::default(), signal, done, clock: clock_cost() });
         let host = Box::new(Bench { load: load.clone() });
-        let config = Config { workers: 1, keep_devices: false, attribution_rows: 16384, record: 16 };
+        let config = Config {
+            workers: 1,
+            keep_devices: false,
+            attribution_rows: 16384,
+            record: 16,
+            unmarked: uvti_core::tables::Unmarked::Host,
+        };
         let network = vec![Box::new(Sink) as Box<dyn Underlay>];
         let engine = Engine::start_with(config, host, network, || Honest, vec![account], shelves, flight)
             .expect("a worker");

@@ -133,6 +133,12 @@ fn text(totals: &Totals) -> String {
             );
         }
     }
+    let help = "Packets that a policy without a mark encrypted before they reached the device, which does not count them.";
+    family(&mut out, "uvti_unmarked_packets_total", help);
+    for device in totals.devices.iter().filter(|d| d.name != "-") {
+        let (name, n) = (escaped(&device.name), device.tx_unmarked);
+        _ = writeln!(out, "uvti_unmarked_packets_total{{device=\"{name}\"}} {n}");
+    }
     for (name, of) in LINK {
         let name = format!("node_network_{name}_total");
         family(&mut out, &name, "As a kernel VTI counts it.");

@@ -206,6 +206,9 @@ pub struct DeviceTotals {
     pub kind: String,
     /// As a kernel VTI would count.
     pub stats: LinkStats,
+    /// Packets that left by a policy that applied before the device, and are not among those.
+    #[serde(default)]
+    pub tx_unmarked: u64,
     /// Packets dropped, by the name of the reason; reasons that did not occur are left out.
     pub drops: Vec<(String, u64)>,
 }

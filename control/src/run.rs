@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
-use uvti_core::tables::Op;
+use uvti_core::tables::{Op, Unmarked};
 use uvti_dataplane::account::{DEFAULT_RECORDS, DEFAULT_ROWS};
 use uvti_dataplane::engine::{Backend, Config, Engine, SystemHost};
 use uvti_dataplane::host::netlink::Events;
@@ -65,6 +65,9 @@ pub(crate) struct Args {
     /// Without it they start at 1 again, and what was received before can be received again.
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// Where an output policy without a mark encrypts or blocks.
+    #[arg(long, value_enum, default_value_t = UnmarkedPolicies::Host)]
+    unmarked_policies: UnmarkedPolicies,
     /// Dropped packets to keep of each reason, by each worker, for `uvti drops`; 0 keeps none.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_RECORDS as u16, value_parser = clap::value_parser!(u16).range(..=1000))]
     record: u16,
@@ -111,6 +114,14 @@ enum Log {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum UnmarkedPolicies {
+    /// Before the device, which then counts nothing: as in a kernel, where the host routes the packet.
+    Host,
+    /// On the device, together with those that have its key as mark.
+    Device,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -234,6 +245,10 @@ fn start<T: Tamper>(args: &Args, tamper: fn() -> T) -> anyhow::Result<(Arc<Engin
         keep_devices: args.keep_devices,
         attribution_rows: args.attribution_rows as usize,
         record: usize::from(args.record),
+        unmarked: match args.unmarked_policies {
+            UnmarkedPolicies::Host => Unmarked::Host,
+            UnmarkedPolicies::Device => Unmarked::Device,
+        },
     };
     let host = Box::new(host);
     if !args.allow_inject {

@@ -212,6 +212,7 @@ fn device_totals(name: &str, kind: Option<LinkKind>, cells: &Cells) -> DeviceTot
         name: name.to_owned(),
         kind: kind.map_or("-", LinkKind::name).to_owned(),
         stats: cells.link_stats(kind),
+        tx_unmarked: cells.of(uvti_core::reason::Way::Tx, uvti_dataplane::account::Count::OutUnmarked),
         drops,
     }
 }

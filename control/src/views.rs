@@ -67,6 +67,13 @@ pub(crate) fn stat(client: &mut Client, json: bool) -> Result<(String, bool), Cl
         }
     }
     text.push_str(&lines(&traffic));
+    for d in totals.devices.iter().filter(|d| d.tx_unmarked > 0) {
+        let (name, n) = (&d.name, d.tx_unmarked);
+        _ = writeln!(
+            text,
+            "\n{name}: {n} packets besides, encrypted by policies without a mark before the device"
+        );
+    }
     match any {
         true => _ = write!(text, "\n{}", lines(&drops)),
         false => text.push_str("\nno drops\n"),

@@ -26,9 +26,11 @@ pub enum Count {
     Queued,
     /// Went out after it had waited for an SA.
     OutHeld,
+    /// Went out by a policy that applied before the device: not counted on it.
+    OutUnmarked,
 }
 
-const COUNTS: usize = 9;
+const COUNTS: usize = 10;
 const WAYS: usize = 2;
 
 /// How many cells a device has.

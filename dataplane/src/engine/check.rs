@@ -107,7 +107,10 @@ fn identity(place: Place, cells: &Cells, way: Way) -> Identity {
         place,
         input: cells.of(way, Count::In),
         hop_in: cells.of(way, Count::HopIn),
-        output: cells.of(way, Count::Out) + cells.of(way, Count::OutHeld),
+        output: [Count::Out, Count::OutHeld, Count::OutUnmarked]
+            .map(|count| cells.of(way, count))
+            .iter()
+            .sum(),
         drops: cells.drops(way),
         hop_out: cells.of(way, Count::HopOut),
         held: cells.of(way, Count::Held),

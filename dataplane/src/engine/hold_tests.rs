@@ -9,7 +9,7 @@ use uvti_core::packet::Outer;
 use uvti_core::packet::testing::{set_df, udp4};
 use uvti_core::reason::{LinkStats, Mib, Reason, Way};
 use uvti_core::tables::Op;
-use uvti_core::xfrm::{PolicyId, StateSpec};
+use uvti_core::xfrm::{Direction, Mark, PolicyId, StateSpec};
 
 /// A tunnel of which the SA for output is not there yet, and packets wait for it.
 fn waiting(workers: u16) -> (Lab, StateSpec) {
@@ -187,4 +187,50 @@ fn plain_ipip_from_the_far_end_is_counted() {
     let counted = LinkStats { rx_errors: 3, rx_dropped: 3, ..LinkStats::default() };
     assert_eq!((stats(&a), a.engine.totals().unwrap().all.mib(Mib::InNoStates)), (counted, 3));
     check(&a);
+}
+
+/// A tunnel whose output policy has no mark.
+fn unmarked() -> Vec<Op> {
+    let mut ops = tunnel(1);
+    for op in &mut ops {
+        if let Op::PolicyAdd(policy) = op
+            && policy.dir == Direction::Out
+        {
+            policy.mark = Mark::default();
+        }
+    }
+    ops
+}
+
+/// Scenario tx_key1_pol_unmarked: on the wire, and nothing on the device; every packet is accounted for.
+#[test]
+fn what_an_unmarked_policy_encrypts_is_counted_apart() {
+    for workers in [1, 3] {
+        let a = lab(workers, || Honest);
+        a.engine.apply(&unmarked()).unwrap();
+        a.send(5, 1);
+        until("five packets have left", || of(&a, Count::OutUnmarked) == 5);
+        check(&a);
+        assert_eq!((stats(&a), a.sent().len()), (LinkStats::default(), 5));
+        assert_eq!(of(&a, Count::Out), 0);
+    }
+}
+
+/// Scenario tx_unmarked_larval0: while it waits, too.
+#[test]
+fn what_waits_for_an_unmarked_policys_sa_is_not_counted_on_the_device() {
+    for workers in [1, 3] {
+        let a = lab(workers, || Honest);
+        let mut ops = unmarked();
+        ops.remove(1);
+        a.engine.apply(&ops).unwrap();
+        a.engine.set_sysctl("net.core.xfrm_larval_drop", "0").unwrap();
+        a.send(5, 1);
+        until("five packets wait", || of(&a, Count::Held) == 5);
+        check(&a);
+        add(&a, &sa(LOCAL, REMOTE, 0x1000));
+        until("none waits", || of(&a, Count::OutHeld) == 5);
+        check(&a);
+        assert_eq!((stats(&a), a.sent().len()), (LinkStats::default(), 5));
+    }
 }

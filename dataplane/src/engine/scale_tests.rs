@@ -44,7 +44,13 @@ impl Host for Counting {
 fn routes_are_asked_for_by_path_not_by_sa_or_transaction() {
     let (asked, net) = (Arc::new(AtomicU64::new(0)), MemoryUnderlay::new().unwrap());
     let host = MemoryHost { tuns: Tuns::default(), icmp: unbounded().0 };
-    let config = Config { workers: 1, keep_devices: false, attribution_rows: 8, record: 0 };
+    let config = Config {
+        workers: 1,
+        keep_devices: false,
+        attribution_rows: 8,
+        record: 0,
+        unmarked: Unmarked::default(),
+    };
     let host = Box::new(Counting(host, asked.clone()));
     let engine = Engine::start(config, host, vec![Box::new(net)], || Honest).unwrap();
     let add = |spi, encap| {

@@ -78,7 +78,13 @@ pub(super) fn lab<T: Tamper>(workers: u16, tamper: impl Fn() -> T) -> Lab {
     let (icmp_sender, icmp) = unbounded();
     let host = Box::new(MemoryHost { tuns: tuns.clone(), icmp: icmp_sender });
     let underlays = net.iter().map(|n| Box::new(n.clone()) as Box<dyn Underlay>).collect();
-    let config = Config { workers, keep_devices: false, attribution_rows: 8, record: 16 };
+    let config = Config {
+        workers,
+        keep_devices: false,
+        attribution_rows: 8,
+        record: 16,
+        unmarked: uvti_core::tables::Unmarked::Host,
+    };
     let engine = Engine::start(config, host, underlays, tamper).unwrap();
     Lab { engine, tuns, net, icmp }
 }

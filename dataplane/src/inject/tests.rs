@@ -25,7 +25,13 @@ fn lab(ops: &[Op]) -> Lab {
     let mut hooks = Hooks::default();
     let host = hooks.host(Box::new(MemoryHost { tuns: tuns.clone(), icmp: unbounded().0 }));
     let underlays = vec![hooks.underlay(Box::new(net.clone()))];
-    let config = Config { workers: 1, keep_devices: false, attribution_rows: 64, record: 16 };
+    let config = Config {
+        workers: 1,
+        keep_devices: false,
+        attribution_rows: 64,
+        record: 16,
+        unmarked: uvti_core::tables::Unmarked::Host,
+    };
     let engine = Engine::start(config, host, underlays, || Honest).unwrap();
     engine.apply(ops).unwrap();
     Lab { injector: hooks.injector(engine.clone()), engine, tuns, net }

@@ -14,9 +14,9 @@ fn set(fd: impl AsFd, request: libc::Ioctl, value: libc::c_ulong) -> Result<(), 
 const IFREQ: usize = 40;
 
 /// Attaches an open `/dev/net/tun` to the TUN device `name` (at most 15 bytes), or creates it, with
-/// `struct virtio_net_hdr` of 10 bytes in front of each packet.
+/// `struct tun_pi` and `struct virtio_net_hdr` (4 and 10 bytes) in front of each packet.
 pub(crate) fn attach_vnet(fd: impl AsFd, name: &str) -> Result<(), Errno> {
-    let flags = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as u16;
+    let flags = (libc::IFF_TUN | libc::IFF_VNET_HDR) as u16;
     let mut request = [0u8; IFREQ];
     let bytes = name.as_bytes();
     request

@@ -9,11 +9,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uvti_core::device::DeviceId;
-use uvti_core::packet::{Buf, Inner};
+use uvti_core::packet::{Buf, EtherType, Inner};
 use uvti_core::reason::{Reason, Way};
 use uvti_core::tables::Policy;
 use uvti_core::vti::held::when_held;
-use uvti_core::vti::{Drop, TxSlot, transmit};
+use uvti_core::vti::{Drop, Stage, TxSlot, transmit};
 use uvti_core::xfrm::{PolicyId, PolicySpec};
 
 /// After how long it is first looked whether the SA has come; then after twice as long, and so on.
@@ -46,16 +46,18 @@ struct Held {
     device: DeviceId,
     /// A copy of its exact length: the worker's buffers are for packets on their way.
     packet: Box<[u8]>,
+    protocol: EtherType,
 }
 
 impl Hold {
     /// Keeps a packet, if there is room.
-    fn keep(&mut self, device: DeviceId, packet: &[u8], policy: &Arc<Policy>) -> bool {
+    fn keep(&mut self, device: DeviceId, buf: &Buf, policy: &Arc<Policy>) -> bool {
+        let packet = buf.bytes();
         if self.bytes + packet.len() > BYTES || !policy.hold() {
             return false;
         }
         self.bytes += packet.len();
-        let held = Held { device, packet: packet.into() };
+        let held = Held { device, packet: packet.into(), protocol: buf.protocol };
         match self.queues.iter_mut().find(|q| q.policy.number == policy.number) {
             Some(queue) => queue.packets.push_back(held),
             None => self.queues.push(Queue {
@@ -117,12 +119,16 @@ enum Found {
 
 impl<T: Tamper, A: Account> Worker<T, A> {
     /// Keeps a packet for its SA to come. A kernel VTI has sent it with that.
-    pub(super) fn hold_packet(&mut self, id: DeviceId, buf: Buf, policy: &Arc<Policy>) {
+    pub(super) fn hold_packet(&mut self, id: DeviceId, buf: Buf, policy: &Arc<Policy>, stage: Stage) {
         if self.releasing {
             return self.refuse(id, buf, &with_policy(Reason::TxHeldNoSa, policy), None);
         }
-        if !self.hold.keep(id, buf.bytes(), policy) {
-            return self.refuse(id, buf, &with_policy(Reason::TxHoldQueueFull, policy), None);
+        if !self.hold.keep(id, &buf, policy) {
+            return self.refuse(id, buf, &with_policy(stage.reason(Reason::TxHoldQueueFull), policy), None);
+        }
+        if stage == Stage::Host {
+            // The device's view has not met it.
+            return self.scratch.spent.push(buf);
         }
         self.books.count(self.counters(id), Way::Tx, Count::Queued, 1);
         self.books.count(self.counters(id), Way::Tx, Count::Bytes, buf.len() as u64);
@@ -154,7 +160,8 @@ impl<T: Tamper, A: Account> Worker<T, A> {
     fn look_for_sa(&mut self, queue: &Queue) -> Found {
         let tables = self.tables.load();
         let first = queue.packets.front().and_then(|held| {
-            Some((tables.devices.get(held.device)?, Inner::dissect(&held.packet).ok()?.flow))
+            let inner = Inner::read_as(held.protocol.family()?, &held.packet).ok()?;
+            Some((tables.devices.get(held.device)?, inner.flow))
         });
         let spec = &queue.policy.spec;
         let PolicySpec { index, mark, if_id, .. } = *spec;
@@ -182,6 +189,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 let Some(mut buf) = self.pool.take() else { break };
                 if let Some(held) = queue.next() {
                     buf.fill(&held.packet);
+                    buf.protocol = held.protocol;
                     self.scratch.tx.push(TxSlot::new(buf));
                 }
             }

@@ -362,7 +362,9 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         };
         self.books.drop(counters, drop.reason, packets);
         self.account.dropped(&Dropped { device, ..*dropped });
-        if let (Reason::TxSaExpired | Reason::RxSaExpired, Some(sa)) = (drop.reason, &drop.sa) {
+        if let (Reason::TxSaExpired | Reason::TxUnmarkedSaExpired | Reason::RxSaExpired, Some(sa)) =
+            (drop.reason, &drop.sa)
+        {
             // If the queue is full the SA stays dead all the same.
             self.report(Event::Expired(sa.clone()));
         }

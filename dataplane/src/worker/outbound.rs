@@ -10,13 +10,14 @@ use uvti_core::device::DeviceId;
 use uvti_core::packet::{Buf, fragment};
 use uvti_core::reason::{Icmp, Reason, Way};
 use uvti_core::vti::held::when_held;
-use uvti_core::vti::{Drop, FlowPlace, TxSlot, TxVerdict, icmp};
+use uvti_core::vti::{Drop, FlowPlace, Stage, TxSlot, TxVerdict, icmp};
 
 /// An inner packet that is on its way, in one outer packet or in fragments.
 pub(super) struct Sent {
     len: usize,
     /// What was decided for it.
     flow: FlowPlace,
+    stage: Stage,
     /// Pieces handed to the network.
     pieces: usize,
     /// Whether that is all of them: without a buffer for one, the packet counts as not sent.
@@ -95,11 +96,11 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         }
         let buf = std::mem::take(&mut slot.buf);
         match &slot.verdict {
-            TxVerdict::Send { flow } => match self.transmitter.decision(*flow) {
+            TxVerdict::Send { flow, stage } => match self.transmitter.decision(*flow) {
                 Some(decision) => {
                     let (mtu, mark) = (decision.route.mtu as usize, decision.mark());
                     let (pieces, whole) = self.push_outgoing(buf, mtu, mark);
-                    self.scratch.sent.push(Sent { len: slot.len, flow: *flow, pieces, whole });
+                    self.scratch.sent.push(Sent { len: slot.len, flow: *flow, stage: *stage, pieces, whole });
                 }
                 None => self.refuse(id, buf, &Reason::TxSealFailed.into(), None),
             },
@@ -107,7 +108,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 Some(bufs) => bufs.push(buf),
                 None => self.refuse(id, buf, &Reason::TxWorkerGone.into(), None),
             },
-            TxVerdict::Hold(policy) => self.hold_packet(id, buf, policy),
+            TxVerdict::Hold(policy, stage) => self.hold_packet(id, buf, policy, *stage),
             TxVerdict::Drop(drop) => self.refuse(id, buf, drop, None),
             // The transmitter decides everything; a packet that it forgot must not vanish.
             TxVerdict::Pending => self.refuse(id, buf, &Reason::TxSealFailed.into(), None),
@@ -169,14 +170,15 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         outcomes.clear();
         self.underlay.send_burst(&self.scratch.outgoing, outcomes);
         let mut at = 0;
-        let (mut packets, mut bytes) = (0, 0);
+        let (mut packets, mut bytes, mut unmarked) = (0, 0, 0);
         let mut sent = std::mem::take(&mut self.scratch.sent);
         let mut outgoing = std::mem::take(&mut self.scratch.outgoing);
-        for Sent { len, flow, pieces, whole } in sent.drain(..) {
+        for Sent { len, flow, stage, pieces, whole } in sent.drain(..) {
             let end = (at + pieces).min(self.scratch.outcomes.len());
             // A packet of which a piece is missing was not sent.
             let failed = self.scratch.outcomes[at..end].iter().find(|o| **o != Outcome::Sent).copied();
             match failed {
+                None if whole && end - at == pieces && stage == Stage::Host => unmarked += 1,
                 None if whole && end - at == pieces => {
                     packets += 1;
                     bytes += len as u64;
@@ -197,10 +199,11 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         let packets = self.tamper.booked(packets);
         if self.releasing {
             // A kernel VTI counted them when they began to wait.
-            self.books.count(self.counters(id), Way::Tx, Count::OutHeld, packets);
+            self.books.count(self.counters(id), Way::Tx, Count::OutHeld, packets + unmarked);
         } else {
             self.books.count(self.counters(id), Way::Tx, Count::Out, packets);
             self.books.count(self.counters(id), Way::Tx, Count::Bytes, bytes);
+            self.books.count(self.counters(id), Way::Tx, Count::OutUnmarked, unmarked);
         }
         self.scratch.spent.extend(outgoing.drain(..).map(|o| o.buf));
         self.scratch.outgoing = outgoing;

@@ -1,5 +1,7 @@
 //! Packet buffers with room in front and behind, so that ESP is built around a packet without copying it.
 
+use super::EtherType;
+
 /// Bytes kept free in front of a packet that was read: outer IPv6 (40), UDP (8), ESP (8) and the longest IV (16),
 /// rounded up to two cache lines.
 pub const HEADROOM: usize = 128;
@@ -16,13 +18,15 @@ pub struct Buf {
     data: Box<[u8]>,
     start: usize,
     end: usize,
+    /// What the packet is said to be, where that matters: it came from a device.
+    pub protocol: EtherType,
 }
 
 impl Buf {
     /// An empty buffer for packets of up to `capacity` bytes, besides [`HEADROOM`] and [`TAILROOM`].
     pub fn with_capacity(capacity: usize) -> Self {
         let data = vec![0; HEADROOM + capacity + TAILROOM].into_boxed_slice();
-        Self { data, start: HEADROOM, end: HEADROOM }
+        Self { data, start: HEADROOM, end: HEADROOM, protocol: EtherType::default() }
     }
 
     /// A buffer that holds a copy of `packet`.
@@ -38,13 +42,15 @@ impl Buf {
         self.end = self.start;
     }
 
-    /// Replaces the content by a copy of `packet`, cut to what fits. Returns how many bytes were taken.
+    /// Replaces the content by a copy of `packet`, cut to what fits, and takes it for what its bytes say. Returns how many
+    /// bytes were taken.
     pub fn fill(&mut self, packet: &[u8]) -> usize {
         self.clear();
         let space = self.space_mut();
         let n = packet.len().min(space.len());
         space[..n].copy_from_slice(&packet[..n]);
         self.end = self.start + n;
+        self.protocol = EtherType::of(packet);
         n
     }
 

@@ -295,6 +295,48 @@ reasons! {
     /// less.
     TxNarrowPath "tx_narrow_path" Tx [TxErrors TxAbortedErrors] icmp TooBigForIpv6
         => "uvti mtu";
+    /// To 0.0.0.0, which a kernel VTI routes to the loopback device, where nothing is encrypted. Not what a host routes.
+    TxNoDestination "tx_no_destination" Tx [TxErrors TxCarrierErrors] vti6 dropped
+        => "uvti drops --reason tx_no_destination";
+    /// An output policy that matches without a mark says block: before the packet would reach the device.
+    TxUnmarkedPolicyBlock "tx_unmarked_policy_block" Tx [] mib OutPolBlock
+        => "uvti ip xfrm policy list dir out action block";
+    /// No output policy matches without a mark, and the default policy for output is block: before the device.
+    TxUnmarkedDefaultBlock "tx_unmarked_default_block" Tx []
+        => "uvti ip xfrm policy getdefault";
+    /// A policy matches without a mark, before the device, but no valid SA fits its template.
+    TxUnmarkedNoSa "tx_unmarked_no_sa" Tx [] mib OutNoStates
+        => "uvti ip xfrm state list";
+    /// A policy matches without a mark, before the device; its template names an SPI of another SA.
+    TxUnmarkedPolicyError "tx_unmarked_policy_error" Tx [] mib OutPolError
+        => "uvti ip xfrm state list";
+    /// A policy matches without a mark, before the device; its SA has `dir in`.
+    TxUnmarkedWrongDirection "tx_unmarked_wrong_direction" Tx [] mib OutStateDirError + OutPolError
+        => "uvti ip xfrm state list";
+    /// A policy matches without a mark, before the device; there is no route to its SA's far end.
+    TxUnmarkedNoOuterRoute "tx_unmarked_no_outer_route" Tx [] mib OutBundleGenError
+        => "ip route get REMOTE from LOCAL";
+    /// A policy matches without a mark, before the device; its SA is not in tunnel mode, which only a kernel can send.
+    TxUnmarkedNotTunnelMode "tx_unmarked_not_tunnel_mode" Tx []
+        => "uvti ip xfrm state list";
+    /// A policy matches without a mark, before the device, and the way to its SA's far end leads into a VTI again.
+    TxUnmarkedLoop "tx_unmarked_loop" Tx []
+        => "ip route get REMOTE from LOCAL";
+    /// A policy matches without a mark, before the device, and the packet is larger than the MTU of its tunnel.
+    TxUnmarkedTooBig "tx_unmarked_too_big" Tx [] icmp TooBig
+        => "uvti mtu";
+    /// A policy matches without a mark, before the device, and 101 packets wait for its SA already.
+    TxUnmarkedHoldQueueFull "tx_unmarked_hold_queue_full" Tx []
+        => "uvti ip xfrm state list";
+    /// A policy matches without a mark, before the device; its SA has used up a hard byte or packet limit.
+    TxUnmarkedSaExpired "tx_unmarked_sa_expired" Tx [] mib OutStateExpired
+        => "uvti ip -s xfrm state list";
+    /// A policy matches without a mark, before the device; its SA's sequence number would wrap.
+    TxUnmarkedSeqOverflow "tx_unmarked_seq_overflow" Tx [] mib OutStateSeqError
+        => "uvti ip xfrm state list";
+    /// A policy that matches without a mark encrypted it, before the device, and the host did not send it.
+    TxUnmarkedUnsent "tx_unmarked_unsent" Tx []
+        => "ip route get REMOTE from LOCAL; nft list ruleset";
 }
 
 impl Reason {

@@ -18,7 +18,7 @@ pub use larval::{Acquire, Larval, Larvals};
 pub use learned::{Hearsay, Learned, PathMtu};
 pub use op::{Errno, Op, Refusal, StateMatch};
 pub use policies::{HOLD_LIMIT, Policies, Policy};
-pub use settings::Settings;
+pub use settings::{Settings, Unmarked};
 pub use shards::Shards;
 pub use snapshot::{Context, Snapshot};
 pub use states::{Resolved, States};

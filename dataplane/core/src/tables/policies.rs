@@ -76,6 +76,8 @@ pub struct Policies {
     /// What happens to packets that none matches.
     pub defaults: [Action; 3],
     next_index: u32,
+    /// How many with direction out match packets without a mark.
+    unmarked_out: usize,
 }
 
 impl Default for Policies {
@@ -85,6 +87,7 @@ impl Default for Policies {
             by_index: Shards::default(),
             defaults: [Action::Allow; 3],
             next_index: 0,
+            unmarked_out: 0,
         }
     }
 }
@@ -98,6 +101,12 @@ impl Policies {
     /// Whether there is none at all.
     pub fn is_empty(&self) -> bool {
         self.by_direction.iter().all(|dir| dir.len() == 0)
+    }
+
+    /// Whether packets without a mark are the business of any output policy, or of the default.
+    #[inline]
+    pub fn concern_unmarked(&self) -> bool {
+        self.unmarked_out != 0 || self.defaults[Direction::Out as usize] == Action::Block
     }
 
     /// Policies of a direction in the order in which they are tried. Sorts them: for lists, not for packets.
@@ -174,18 +183,22 @@ impl Policies {
         }
         let policy = Arc::new(Policy::new(spec, number, now, held));
         self.by_index.insert(policy.spec.index, policy.clone());
+        self.unmarked_out += usize::from(is_unmarked_out(&policy));
         self.by_direction[policy.spec.dir as usize].insert(policy);
         Ok(())
     }
 
     pub(super) fn remove(&mut self, policy: &Arc<Policy>) {
-        self.by_index.remove(&policy.spec.index);
+        if self.by_index.remove(&policy.spec.index).is_some() {
+            self.unmarked_out -= usize::from(is_unmarked_out(policy));
+        }
         self.by_direction[policy.spec.dir as usize].remove(policy);
     }
 
     pub(super) fn clear(&mut self) {
         self.by_direction = Default::default();
         self.by_index = Shards::default();
+        self.unmarked_out = 0;
     }
 
     /// The next free index: steps of 8 with the direction in the low bits; the first is never 0.
@@ -207,6 +220,10 @@ impl Policies {
             }
         }
     }
+}
+
+fn is_unmarked_out(policy: &Policy) -> bool {
+    policy.spec.dir == Direction::Out && policy.spec.mark.matches(0)
 }
 
 #[cfg(test)]

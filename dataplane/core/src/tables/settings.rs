@@ -13,10 +13,22 @@ pub struct Settings {
     pub acq_expires: u64,
     /// Whether a key manager listens: only then is an SA that is missing asked for.
     pub key_manager: bool,
+    /// Where output policies that match without a mark apply.
+    pub unmarked: Unmarked,
+}
+
+/// Where an output policy that matches packets without a mark applies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unmarked {
+    /// Before the device, as in a kernel, whose routing knows the policies: the device counts nothing.
+    #[default]
+    Host,
+    /// On the device alone, with the others.
+    Device,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { larval_drop: true, acq_expires: 30, key_manager: false }
+        Self { larval_drop: true, acq_expires: 30, key_manager: false, unmarked: Unmarked::Host }
     }
 }

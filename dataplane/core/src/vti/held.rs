@@ -9,14 +9,14 @@ use crate::reason::Reason;
 pub fn when_held(reason: Reason) -> Reason {
     use Reason::*;
     match reason {
-        TxNoSa => TxHeldNoSa,
+        TxNoSa | TxUnmarkedNoSa => TxHeldNoSa,
         // kernel: net/xfrm/xfrm_output.c xfrm4_tunnel_check_size(): the VTI, which refuses it otherwise, is behind it
-        TxTooBig => TxHeldTooBig,
-        TxPolicyBlock => TxHeldPolicyBlock,
-        TxTemplateSpiClash => TxHeldPolicyError,
-        TxNoOuterRoute => TxHeldNoOuterRoute,
-        TxSaExpired => TxHeldSaExpired,
-        TxSeqOverflow => TxHeldSeqOverflow,
+        TxTooBig | TxUnmarkedTooBig => TxHeldTooBig,
+        TxPolicyBlock | TxUnmarkedPolicyBlock => TxHeldPolicyBlock,
+        TxTemplateSpiClash | TxUnmarkedPolicyError => TxHeldPolicyError,
+        TxNoOuterRoute | TxUnmarkedNoOuterRoute => TxHeldNoOuterRoute,
+        TxSaExpired | TxUnmarkedSaExpired => TxHeldSaExpired,
+        TxSeqOverflow | TxUnmarkedSeqOverflow => TxHeldSeqOverflow,
         _ => TxHeldUnsent,
     }
 }

@@ -62,11 +62,18 @@ fn message(kind: u8, code: u8, word: u32, packet: &[u8], quote: usize) -> Vec<u8
 
 fn may_answer(inner: &Inner, packet: &[u8]) -> bool {
     let unicast = match (inner.flow.src, inner.flow.dst) {
+        // kernel: net/ipv4/route.c ipv4_send_dest_unreach()
+        _ if !is_whole(inner, packet) => false,
         (IpAddr::V4(src), IpAddr::V4(dst)) => single4(src) && !dst.is_multicast() && !dst.is_broadcast(),
         (IpAddr::V6(src), IpAddr::V6(dst)) => single6(src) && !dst.is_multicast(),
         _ => false,
     };
     unicast && !is_icmp_error(inner, packet)
+}
+
+/// Whether an IPv4 header says that it is one.
+fn is_whole(inner: &Inner, packet: &[u8]) -> bool {
+    inner.flow.src.is_ipv6() || packet.first().is_some_and(|byte| byte >> 4 == 4 && byte & 15 >= 5)
 }
 
 fn single4(a: Ipv4Addr) -> bool {

@@ -15,6 +15,7 @@ pub mod receive;
 #[doc(hidden)]
 pub mod testing;
 pub mod transmit;
+mod unmarked;
 mod xfrmi;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use crate::device::{LinkInfo, LinkKind, LinkSpec};
 pub use crate::reason::LinkStats;
 pub use inbound::{Receiver, RxSlot, RxVerdict, WayPlace};
 pub use outbound::{FlowPlace, Transmitter, TxSlot, TxVerdict};
+pub use unmarked::Stage;
 
 use crate::reason::Reason;
 use crate::tables::Policy;

@@ -7,7 +7,7 @@
 use super::memory::Memory;
 use super::transmit::{self, Decision, Refused};
 use super::xfrmi;
-use super::{Drop, transmit::route_key};
+use super::{Drop, Stage, transmit::route_key};
 use crate::device::{Device, DeviceId};
 use crate::esp::{Header, Numbers, SealError, peek};
 use crate::packet::{Buf, Flow, Inner, NotIp, PerPacket, proto, tos};
@@ -54,11 +54,13 @@ pub enum TxVerdict {
     Send {
         /// What was decided for its flow: [`Transmitter::decision`] knows it until the next burst.
         flow: FlowPlace,
+        /// Where its policy applied.
+        stage: Stage,
     },
     /// To the SA's home worker, as it is.
     Hop(u16),
     /// Waits, as it is, for the SA that this policy wants.
-    Hold(Arc<Policy>),
+    Hold(Arc<Policy>, Stage),
     /// Dropped.
     Drop(Drop),
 }
@@ -142,6 +144,7 @@ impl Transmitter {
     /// The drop of a packet of the last burst that was to be sent, but was not taken.
     pub fn drop_of(&self, flow: FlowPlace, reason: Reason) -> Drop {
         let decision = self.decision(flow);
+        let reason = decision.map_or(reason, |d| d.stage.reason(reason));
         let (sa, policy) = (decision.map(|d| d.sa.clone()), decision.map(|d| d.policy.clone()));
         Drop { reason, sa, policy, mtu: 0 }
     }
@@ -204,7 +207,7 @@ impl Transmitter {
             Ok(decision) => decision,
             Err(refused) => {
                 slot.verdict = match transmit::holder(tables, device, refused) {
-                    Some(policy) => TxVerdict::Hold(policy.clone()),
+                    Some(policy) => TxVerdict::Hold(policy.clone(), Stage::of(refused.reason)),
                     None => TxVerdict::Drop(refused.clone().into()),
                 };
                 return;
@@ -244,7 +247,7 @@ impl Transmitter {
             None => Err(Reason::TxSeqOverflow),
         };
         slot.verdict = match sealed {
-            Ok(()) => TxVerdict::Send { flow: slot.flow },
+            Ok(()) => TxVerdict::Send { flow: slot.flow, stage: decision.stage },
             Err(reason) => TxVerdict::Drop(decision.refuse(reason, 0)),
         };
     }
@@ -252,6 +255,7 @@ impl Transmitter {
 
 impl Decision {
     pub(super) fn refuse(&self, reason: Reason, mtu: u32) -> Drop {
+        let reason = self.stage.reason(reason);
         Drop { reason, sa: Some(self.sa.clone()), policy: Some(self.policy.clone()), mtu }
     }
 }
@@ -299,15 +303,18 @@ impl Default for LaneHints {
 }
 
 fn dissect(slot: &mut TxSlot) {
-    match check_inner(slot.buf.bytes()) {
+    match check_inner(&slot.buf) {
         Ok(inner) => slot.inner = Some(inner),
         Err(reason) => slot.verdict = TxVerdict::Drop(reason.into()),
     }
 }
 
-/// Whether it is an IP packet.
-pub(super) fn check_inner(packet: &[u8]) -> Result<Inner, Reason> {
-    Inner::dissect(packet).map_err(|not| match not {
+/// Whether it is an IP packet: by what the host says it is. That its version is another, nobody looks at.
+///
+/// kernel: net/ipv4/ip_vti.c vti_tunnel_xmit()
+pub(super) fn check_inner(packet: &Buf) -> Result<Inner, Reason> {
+    let family = packet.protocol.family().ok_or(Reason::TxNotIp)?;
+    Inner::read_as(family, packet.bytes()).map_err(|not| match not {
         NotIp::Runt => Reason::TxRunt,
         NotIp::Version => Reason::TxNotIp,
     })
@@ -322,7 +329,7 @@ pub(super) fn check_packet(
     packet: &[u8],
 ) -> Result<(), Drop> {
     if is_own_esp(tables, device, inner, packet) {
-        return Err(Reason::TxOwnEsp.into());
+        return Err(decision.stage.reason(Reason::TxOwnEsp).into());
     }
     if packet.len() > decision.mtu as usize && inner.df {
         let reason = if device.is_xfrm() { xfrmi::too_big(inner, packet.len()) } else { Reason::TxTooBig };

@@ -4,10 +4,11 @@ mod bursts;
 mod explain;
 mod receive;
 mod transmit;
+mod unmarked;
 mod xfrmi;
 
 use super::testing::Lab;
-use super::{Drop, RxSlot, RxVerdict, TxSlot, TxVerdict, icmp};
+use super::{Drop, RxSlot, RxVerdict, Stage, TxSlot, TxVerdict, icmp};
 use crate::device::DeviceId;
 use crate::reason::{Icmp, LinkField, LinkKind, LinkStats, Mib, Reason};
 use std::collections::BTreeMap;
@@ -75,6 +76,7 @@ impl Told {
         let mut told = Told::default();
         for slot in burst {
             match &slot.verdict {
+                TxVerdict::Send { stage: Stage::Host, .. } => count(&mut told.verdicts, "sent before"),
                 TxVerdict::Send { .. } => {
                     told.link.tx_packets += 1;
                     told.link.tx_bytes += slot.len as u64;
@@ -86,7 +88,7 @@ impl Told {
                         count(&mut told.notes, &error);
                     }
                 }
-                TxVerdict::Hold(_) => count(&mut told.verdicts, "held"),
+                TxVerdict::Hold(..) => count(&mut told.verdicts, "held"),
                 TxVerdict::Pending | TxVerdict::Hop(_) => count(&mut told.verdicts, "not decided here"),
             }
         }

@@ -6,17 +6,21 @@
 
 use super::xfrmi;
 
+use super::unmarked::{Stage, goes_on};
 use crate::device::Device;
 use crate::packet::{Flow, OuterHeader};
 use crate::reason::Reason;
 use crate::route::{Route, RouteKey};
-use crate::tables::{Acquire, Policy, Resolved, Snapshot};
+use crate::tables::{Acquire, Policy, Resolved, Snapshot, Unmarked};
 use crate::xfrm::{Action, Direction, Family, Level, Mode, Sa, SaDirection, Template};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 /// What happens to every packet of a flow.
 #[derive(Clone, Debug)]
 pub struct Decision {
+    /// Where the policy applies.
+    pub stage: Stage,
     /// The policy that matched.
     pub policy: Arc<Policy>,
     /// The SA that encrypts.
@@ -65,10 +69,18 @@ impl From<Reason> for Refused {
 
 /// Decides for a flow that is about to leave by `device`. Pure: nothing is changed, numbers are not taken.
 pub fn decide(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Decision, Refused> {
+    // A packet that was not routed gets a route, and 0.0.0.0 is this host: on `lo` disable_xfrm is set.
+    // kernel: net/ipv4/route.c ip_route_output_key_hash_rcu(), net/ipv4/devinet.c inetdev_event()
+    if flow.dst == IpAddr::V4(Ipv4Addr::UNSPECIFIED) && !device.is_xfrm() {
+        return Err(Reason::TxNoDestination.into());
+    }
+    if let Some(decided) = decide_unmarked(tables, device, flow) {
+        return decided;
+    }
     if device.family() == Some(Family::V6) && flow.src == device.spec.remote {
         return Err(Reason::TxSourceIsRemote.into());
     }
-    let bundle = bundle(tables, device, flow)?;
+    let bundle = bundle(tables, device, flow, Stage::Device)?;
     let refused = |reason| bundle.refused(reason);
     if device.is_xfrm() {
         xfrmi::check_state(&bundle.sa).map_err(refused)?;
@@ -76,11 +88,33 @@ pub fn decide(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Decisio
         check_state(device, &bundle).map_err(refused)?;
         check_ends(device).map_err(refused)?;
     }
+    finish(tables, device, bundle, Stage::Device)
+}
+
+/// What is decided before the packet reaches the device, by a policy that matches it without a mark; `None` if it goes on.
+fn decide_unmarked(tables: &Snapshot, device: &Device, flow: &Flow) -> Option<Result<Decision, Refused>> {
+    if tables.settings.unmarked == Unmarked::Device || !tables.policies.concern_unmarked() {
+        return None;
+    }
+    let decided = bundle(tables, device, flow, Stage::Host).and_then(|bundle| match bundle.sa.spec.mode {
+        Mode::Tunnel => finish(tables, device, bundle, Stage::Host),
+        _ => Err(bundle.refused(Reason::TxNotTunnelMode)),
+    });
+    match decided {
+        Err(refused) if goes_on(refused.reason) => None,
+        Err(refused) => Some(Err(Refused { reason: Stage::Host.reason(refused.reason), ..refused })),
+        decided => Some(decided),
+    }
+}
+
+/// Route and sizes, once policy and SA may be used.
+fn finish(tables: &Snapshot, device: &Device, bundle: Bundle, stage: Stage) -> Result<Decision, Refused> {
+    let refused = |reason| bundle.refused(reason);
     let route = bundle.route.ok_or_else(|| refused(Reason::TxNotTunnelMode))?;
     check_loop(tables, device, &bundle.sa, route).map_err(refused)?;
     let fits = largest_inner(&bundle.sa, route);
     let (mtu, tfc_len) = (fits.min(device.mtu), fits.min(bundle.sa.spec.tfcpad));
-    Ok(Decision { policy: bundle.policy, sa: bundle.sa, route, mtu, tfc_len })
+    Ok(Decision { stage, policy: bundle.policy, sa: bundle.sa, route, mtu, tfc_len })
 }
 
 /// What a key manager is to be asked for, after a flow was refused: the SA that was not there, unless it was asked for
@@ -88,7 +122,7 @@ pub fn decide(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Decisio
 ///
 /// kernel: net/xfrm/xfrm_state.c xfrm_state_find()
 pub fn acquire(tables: &Snapshot, device: &Device, flow: &Flow, refused: &Refused) -> Option<Acquire> {
-    if !tables.settings.key_manager || !matches!(refused.reason, Reason::TxNoSa | Reason::TxNoTransform) {
+    if !tables.settings.key_manager || !wants_sa(refused.reason) {
         return None;
     }
     let policy = refused.policy.as_ref()?;
@@ -100,13 +134,21 @@ pub fn acquire(tables: &Snapshot, device: &Device, flow: &Flow, refused: &Refuse
     Some(Acquire { policy: policy.clone(), flow: *flow, dev: device.spec.name.clone() })
 }
 
+fn wants_sa(reason: Reason) -> bool {
+    matches!(reason, Reason::TxNoSa | Reason::TxNoTransform | Reason::TxUnmarkedNoSa)
+}
+
 /// The policy on which a refused flow's packets wait for the SA, if they do.
 ///
 /// kernel: net/xfrm/xfrm_policy.c xfrm_create_dummy_bundle()
 pub fn holder<'a>(tables: &Snapshot, device: &Device, refused: &'a Refused) -> Option<&'a Arc<Policy>> {
     // kernel: net/xfrm/xfrm_interface_core.c xfrmi_xmit2() looks up without XFRM_LOOKUP_QUEUE
-    let may_wait = !tables.settings.larval_drop && !device.is_xfrm();
-    let waits = refused.reason == Reason::TxNoSa && may_wait;
+    let may_wait = match refused.reason {
+        Reason::TxNoSa => !device.is_xfrm(),
+        Reason::TxUnmarkedNoSa => true,
+        _ => false,
+    };
+    let waits = may_wait && !tables.settings.larval_drop;
     refused.policy.as_ref().filter(|_| waits)
 }
 
@@ -125,13 +167,14 @@ impl Bundle {
 }
 
 /// kernel: net/xfrm/xfrm_policy.c xfrm_lookup_with_ifid()
-fn bundle(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Bundle, Refused> {
+fn bundle(tables: &Snapshot, device: &Device, flow: &Flow, stage: Stage) -> Result<Bundle, Refused> {
     // IPv6 has no such sysctl, and where there is an if_id it is not asked.
     // kernel: net/ipv4/route.c __mkroute_output() DST_NOXFRM
-    if device.disable_xfrm && !device.is_xfrm() && flow.family() == Family::V4 {
+    let asked = stage == Stage::Host || !device.is_xfrm();
+    if device.disable_xfrm && asked && flow.family() == Family::V4 {
         return Err(Reason::TxXfrmDisabled.into());
     }
-    let policy = policy_out(tables, device, flow)?;
+    let policy = policy_out(tables, device, flow, stage)?;
     let with_policy = |reason| Refused { reason, policy: Some(policy.clone()), sa: None };
     if policy.spec.action == Action::Block {
         return Err(with_policy(Reason::TxPolicyBlock));
@@ -151,8 +194,17 @@ fn bundle(tables: &Snapshot, device: &Device, flow: &Flow) -> Result<Bundle, Ref
     Ok(bundle)
 }
 
-fn policy_out<'a>(tables: &'a Snapshot, device: &Device, flow: &Flow) -> Result<&'a Arc<Policy>, Reason> {
-    match tables.policies.of_device(Direction::Out, flow, device) {
+fn policy_out<'a>(
+    tables: &'a Snapshot,
+    device: &Device,
+    flow: &Flow,
+    stage: Stage,
+) -> Result<&'a Arc<Policy>, Reason> {
+    let policy = match stage {
+        Stage::Host => tables.policies.lookup(Direction::Out, flow, &device.spec.name, 0, 0),
+        Stage::Device => tables.policies.of_device(Direction::Out, flow, device),
+    };
+    match policy {
         Some(policy) => Ok(policy),
         None if tables.policies.defaults[Direction::Out as usize] == Action::Block => {
             Err(Reason::TxDefaultBlock)
@@ -223,7 +275,7 @@ fn check_loop(tables: &Snapshot, device: &Device, sa: &Arc<Sa>, route: Route) ->
     for _ in 0..NESTING {
         let Some(below) = tables.devices.by_ifindex(ifindex) else { return Ok(()) };
         // A device below that drops the packet ends the walk: it counts the drop itself.
-        let Ok(next) = bundle(tables, below, &outer_flow(&sa)) else { return Ok(()) };
+        let Ok(next) = bundle(tables, below, &outer_flow(&sa), Stage::Device) else { return Ok(()) };
         let Some(next_route) = next.route else { return Ok(()) };
         if next_route.ifindex == device.ifindex {
             return Err(Reason::TxMutualLoop);

@@ -215,10 +215,11 @@ impl Core {
         let device = self.tables.devices.by_ifindex(link.ifindex).expect("the device").clone();
         self.transmitter.run(&self.tables, &device, &mut slots, 0, NOW);
         let fate = |slot: &uvti_core::vti::TxSlot| match &slot.verdict {
-            TxVerdict::Send { flow } => {
+            TxVerdict::Send { flow, stage } => {
                 let decision = self.transmitter.decision(*flow).expect("what was decided");
                 let (spi, priority) = (decision.sa.spec.spi.0, Some(decision.policy.spec.priority));
-                Ok(Carried { device: link.ifindex, spi, priority, len: slot.buf.len() })
+                let routed = *stage == uvti_core::vti::Stage::Host;
+                Ok(Carried { device: link.ifindex, spi, priority, routed, len: slot.buf.len() })
             }
             TxVerdict::Drop(drop) => Err((Some(link.ifindex), drop.reason)),
             other => panic!("{other:?}"),
@@ -237,7 +238,7 @@ impl Core {
             RxVerdict::Deliver { len, way } => {
                 let spi = self.receiver.sa(*way).expect("its SA").spec.spi.0;
                 let priority = self.receiver.policy(*way).map(|p| p.spec.priority);
-                Ok(Carried { device: device.0, spi, priority, len: *len })
+                Ok(Carried { device: device.0, spi, priority, routed: false, len: *len })
             }
             RxVerdict::Drop(drop) => Err(((device != DeviceId::NONE).then_some(device.0), drop.reason)),
             other => panic!("{other:?}"),

@@ -72,6 +72,8 @@ pub(crate) type Fate = Result<Carried, (Option<u32>, Reason)>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Carried {
+    /// Sent before it reached the device.
+    pub(crate) routed: bool,
     pub(crate) device: u32,
     pub(crate) spi: u32,
     /// On receive without a policy: `None`.
@@ -170,9 +172,40 @@ impl Reference {
         self.count(fate)
     }
 
-    /// kernel: net/ipv4/ip_vti.c vti_xmit()
+    /// By a policy without a mark where the host routes the packet, else on the device.
     fn transmit(&mut self, link: &Link, flow: &Flow, len: usize, df: bool) -> Result<Carried, Reason> {
-        if link.local.is_ipv6() && flow.src == link.remote {
+        use Reason::*;
+        let routed = self.carry(&Link { key: 0, ..link.clone() }, true, flow, len, df);
+        Err(match routed {
+            Err(TxXfrmDisabled | TxNoPolicy | TxBypassPolicy | TxNoTransform) => {
+                return self.carry(link, false, flow, len, df);
+            }
+            Ok(carried) => return Ok(carried),
+            Err(TxDefaultBlock) => TxUnmarkedDefaultBlock,
+            Err(TxPolicyBlock) => TxUnmarkedPolicyBlock,
+            Err(TxNoSa) => TxUnmarkedNoSa,
+            Err(TxTemplateSpiClash) => TxUnmarkedPolicyError,
+            Err(TxWrongDirection) => TxUnmarkedWrongDirection,
+            Err(TxNoOuterRoute) => TxUnmarkedNoOuterRoute,
+            Err(TxNotTunnelMode) => TxUnmarkedNotTunnelMode,
+            Err(TxLoop | TxMutualLoop) => TxUnmarkedLoop,
+            Err(TxTooBig) => TxUnmarkedTooBig,
+            Err(TxSaExpired) => TxUnmarkedSaExpired,
+            Err(TxSeqOverflow) => TxUnmarkedSeqOverflow,
+            Err(other) => other,
+        })
+    }
+
+    /// kernel: net/ipv4/ip_vti.c vti_xmit()
+    fn carry(
+        &mut self,
+        link: &Link,
+        routed: bool,
+        flow: &Flow,
+        len: usize,
+        df: bool,
+    ) -> Result<Carried, Reason> {
+        if !routed && link.local.is_ipv6() && flow.src == link.remote {
             return Err(Reason::TxSourceIsRemote);
         }
         let (at, priority, route) = self.bundle(link, flow)?;
@@ -180,10 +213,10 @@ impl Reference {
         if spec.mode != Mode::Tunnel {
             return Err(Reason::TxNotTunnelMode);
         }
-        if spec.dst.is_ipv4() != link.local.is_ipv4() {
+        if !routed && spec.dst.is_ipv4() != link.local.is_ipv4() {
             return Err(Reason::TxOuterFamily);
         }
-        let wrong = |end: IpAddr, own: IpAddr| !end.is_unspecified() && end != own;
+        let wrong = |end: IpAddr, own: IpAddr| !routed && !end.is_unspecified() && end != own;
         if wrong(link.local, spec.src) || wrong(link.remote, spec.dst) {
             return Err(Reason::TxEndpointMismatch);
         }
@@ -218,7 +251,7 @@ impl Reference {
         (state.sent, state.packets, state.bytes) =
             (state.sent + 1, state.packets + 1, state.bytes + len as u64);
         let len = before as usize + 32 + (len + 2).next_multiple_of(4);
-        Ok(Carried { device: link.ifindex, spi: state.spec.spi.0, priority: Some(priority), len })
+        Ok(Carried { device: link.ifindex, spi: state.spec.spi.0, priority: Some(priority), routed, len })
     }
 
     /// State, the policy's priority, and the way to the far end where there is one.
@@ -336,7 +369,8 @@ impl Reference {
                 return Err(here(reason));
             }
         }
-        let carried = |priority| Carried { device: link.ifindex, spi, priority, len: packet.len };
+        let carried =
+            |priority| Carried { device: link.ifindex, spi, priority, routed: false, len: packet.len };
         if link.no_policy {
             return Ok(carried(None));
         }

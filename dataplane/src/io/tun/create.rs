@@ -110,7 +110,7 @@ pub fn check_name(name: &str) -> Result<(), CreateError> {
 pub(super) fn create(name: &str, options: Options) -> Result<(Iface, u32), CreateError> {
     check_name(name)?;
     let mut netlink = Netlink::open()?;
-    let iface = Iface::without_packet_info(name, Mode::Tun)
+    let iface = Iface::new(name, Mode::Tun)
         .map_err(|error| explain(name, Errno::from_io_error(&error), &mut netlink))?;
     // A persistent device keeps the offloads of its last owner; without vnet_hdr they would reach us as packets
     // longer than the MTU.
@@ -118,7 +118,7 @@ pub(super) fn create(name: &str, options: Options) -> Result<(Iface, u32), Creat
     Ok((iface, ifindex))
 }
 
-/// A device with `IFF_VNET_HDR`, and the first of `features` (`TUN_F_*`) that the kernel knows all of.
+/// A device with `IFF_VNET_HDR` and packet information, and the first of `features` (`TUN_F_*`) that the kernel knows all of.
 pub(super) fn create_offload(
     name: &str,
     options: Options,

@@ -3,6 +3,7 @@
 mod create;
 #[doc(hidden)]
 pub mod fuzzing;
+mod info;
 mod offload;
 mod simple;
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! is read, and all of it at once, with one copy; packets are joined by gathering, with none.
 
 use super::create::{self, CreateError, Options};
-use super::{Device, FromHost, Kind, TunQueue, vnet};
+use super::{Device, FromHost, Kind, TunQueue, info, vnet};
 use crate::io::{Burst, Errno, Outcome, Pool};
 use crate::sys;
 use rustix::io::{IoSlice, IoSliceMut, readv, writev};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use uvti_core::packet::coalesce::{Allow, Coalescer, Group, MOST};
 use uvti_core::packet::segment::{Segments, finish_checksum};
-use uvti_core::packet::{Buf, Transport};
+use uvti_core::packet::{Buf, EtherType, Transport};
 
 /// kernel: include/uapi/linux/if_tun.h
 const CSUM: u32 = 0x01;
@@ -49,7 +49,7 @@ impl Offloads {
     }
 }
 
-/// A TUN device with one queue and `IFF_VNET_HDR`. As with [`SimpleTun`](super::SimpleTun), dropping it leaves the
+/// A TUN device with one queue, packet information and `IFF_VNET_HDR`. As with [`SimpleTun`](super::SimpleTun), dropping it leaves the
 /// device in place.
 #[derive(Debug)]
 pub struct OffloadTun {
@@ -76,13 +76,15 @@ impl OffloadTun {
 
     /// Reads one packet into `buf`; `None` if there is none.
     fn read(&self, buf: &mut Buf) -> io::Result<Option<Read>> {
-        let mut header = [0; vnet::LEN];
+        let (mut what, mut header) = ([0; info::LEN], [0; vnet::LEN]);
         let space = buf.space_mut();
         let capacity = space.len();
-        match readv(&self.fd, &mut [IoSliceMut::new(&mut header), IoSliceMut::new(space)]) {
+        let mut pieces = [&mut what[..], &mut header, space].map(IoSliceMut::new);
+        match readv(&self.fd, &mut pieces) {
             Ok(n) => {
-                let n = n.saturating_sub(vnet::LEN);
+                let n = n.saturating_sub(info::LEN + vnet::LEN);
                 buf.set_len(n);
+                buf.protocol = info::read(what);
                 Ok(Some(if n == capacity { Read::Truncated } else { Read::Whole(vnet::read(header)) }))
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(None),
@@ -94,10 +96,9 @@ impl OffloadTun {
     fn write(&self, packet: &[u8]) -> Outcome {
         let header = [0; vnet::LEN];
         // kernel: drivers/net/tun.c tun_get_user() takes a packet whole or not at all.
-        match writev(&self.fd, &[IoSlice::new(&header), IoSlice::new(packet)]) {
-            Ok(_) => Outcome::Sent,
-            Err(errno) => Outcome::from_errno(errno),
-        }
+        let written = info::of(packet)
+            .and_then(|what| writev(&self.fd, &[&what[..], &header, packet].map(IoSlice::new)));
+        written.map_or_else(Outcome::from_errno, |_| Outcome::Sent)
     }
 
     fn allow(&self) -> Allow {
@@ -239,7 +240,7 @@ pub(super) fn take_in(
         Read::Whole(vnet::Task::Segments { transport, size, start }) => {
             match Segments::new(buf.bytes(), transport, size, start.into()) {
                 Ok(segments) => {
-                    let count = cut(&segments, into, pool);
+                    let count = cut(&segments, buf.protocol, into, pool);
                     match large {
                         true => pool.put_large(buf),
                         false => pool.grown(buf),
@@ -253,6 +254,7 @@ pub(super) fn take_in(
     if large {
         let mut copy = pool.take_or_make();
         copy.fill(buf.bytes());
+        copy.protocol = buf.protocol;
         pool.put_large(std::mem::replace(&mut buf, copy));
     }
     into.push(FromHost { buf, kind });
@@ -261,10 +263,11 @@ pub(super) fn take_in(
 
 /// Appends every packet of a super-packet: one that is left over would wait for a device that has nothing to read.
 /// A super-packet with more of them than the pool has buffers gets new ones, which the pool does not keep.
-fn cut(segments: &Segments<'_>, into: &mut Vec<FromHost>, pool: &mut Pool) -> usize {
+fn cut(segments: &Segments<'_>, protocol: EtherType, into: &mut Vec<FromHost>, pool: &mut Pool) -> usize {
     for i in 0..segments.count() {
         let mut buf = pool.take_or_make();
         let kind = if segments.write(i, &mut buf) { Kind::Packet } else { Kind::Misfit };
+        buf.protocol = protocol;
         into.push(FromHost { buf, kind });
     }
     segments.count()
@@ -282,12 +285,14 @@ fn write_joined(
     group.header(packets, header);
     let vnet =
         vnet::super_packet(layout.transport, layout.v6, size, layout.header as u16, layout.payload as u16);
-    let mut pieces = [IoSlice::new(&[]); MOST + 2];
-    pieces[0] = IoSlice::new(&vnet);
-    pieces[1] = IoSlice::new(header);
+    let what = info::of(header)?;
+    let mut pieces = [IoSlice::new(&[]); MOST + 3];
+    pieces[0] = IoSlice::new(&what);
+    pieces[1] = IoSlice::new(&vnet);
+    pieces[2] = IoSlice::new(header);
     let payloads = coalescer.members(group).map(|i| &packets[i].bytes()[layout.payload..]);
-    for (piece, payload) in pieces[2..].iter_mut().zip(payloads) {
+    for (piece, payload) in pieces[3..].iter_mut().zip(payloads) {
         *piece = IoSlice::new(payload);
     }
-    writev(&tun.fd, &pieces[..2 + group.count]).map(|_| ())
+    writev(&tun.fd, &pieces[..3 + group.count]).map(|_| ())
 }

@@ -1,9 +1,10 @@
 //! The backend without offload: the `tun-tap` crate, one packet a system call.
 
 use super::create::{self, CreateError, Options};
-use super::{Device, FromHost, Kind, TunQueue};
+use super::{Device, FromHost, Kind, TunQueue, info};
 use crate::io::{Burst, Errno, Outcome, Pool};
 use crate::sys;
+use rustix::io::{IoSlice, IoSliceMut, readv, writev};
 use std::io;
 use std::os::fd::BorrowedFd;
 use tun_tap::Iface;
@@ -36,16 +37,18 @@ impl SimpleTun {
     fn recv(&self, buf: &mut Buf) -> io::Result<Option<Kind>> {
         let space = buf.space_mut();
         let capacity = space.len();
-        match self.iface.recv(space) {
+        let mut what = [0; info::LEN];
+        match readv(self.descriptor(), &mut [IoSliceMut::new(&mut what), IoSliceMut::new(space)]) {
             // kernel: drivers/net/tun.c tun_chr_read_iter() returns at most the buffer's length, and no error.
             // The pool's buffers are a byte longer than any packet, so a full one was too short.
             Ok(n) => {
+                let n = n.saturating_sub(info::LEN);
                 buf.set_len(n);
+                buf.protocol = info::read(what);
                 Ok(Some(if n == capacity { Kind::Truncated } else { Kind::Packet }))
             }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(None),
-            Err(e) => Err(e),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(errno) => Err(errno.into()),
         }
     }
 }
@@ -79,10 +82,12 @@ impl SimpleTun {
 
     /// As [`TunQueue::send_burst`]; the device may be shared.
     pub fn send(&self, packets: &[Buf], outcomes: &mut Vec<Outcome>) {
-        outcomes.extend(packets.iter().map(|packet| match self.iface.send(packet.bytes()) {
+        outcomes.extend(packets.iter().map(|packet| {
+            let packet = packet.bytes();
             // kernel: drivers/net/tun.c tun_get_user() takes a packet whole or not at all.
-            Ok(_) => Outcome::Sent,
-            Err(error) => Outcome::from_errno(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+            let written = info::of(packet)
+                .and_then(|what| writev(self.descriptor(), &[&what[..], packet].map(IoSlice::new)));
+            written.map_or_else(Outcome::from_errno, |_| Outcome::Sent)
         }));
     }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::host::netlink::{Netlink, RouteKind, RouteSpec};
 use crate::host::netns::Netns;
+use crate::host::packet::PacketSocket;
 use crate::io::Errno;
 use crate::testing::{require_netns, wait};
 use std::net::UdpSocket;
@@ -352,5 +353,69 @@ fn switched_off_nothing_is_joined() {
         let mut outcomes = Vec::new();
         queue.send_burst(&mut packets, &mut outcomes);
         assert_eq!((outcomes, received("from")), (vec![Outcome::Sent; 60], 60));
+    });
+}
+
+/// Scenarios tx_garbage_ipv4 and tx_ver_mismatch: what a packet is, is what its sender says.
+#[test]
+fn the_protocol_is_the_hosts_word() {
+    in_netns("the_protocol_is_the_hosts_word", || {
+        let mut tun: [Box<dyn TunQueue>; 2] = [Box::new(up(1480)), Box::new(offload("vti1"))];
+        let mut netlink = Netlink::open().unwrap();
+        for (queue, name) in tun.iter_mut().zip(["vti0", "vti1"]) {
+            let index = netlink.link_by_name(name).unwrap().index;
+            netlink.set_up(index, true).unwrap();
+            for ethertype in [0x0800, 0x86dd, 0x0806] {
+                PacketSocket::open(index, ethertype).unwrap().send(&[0; 40]).unwrap();
+                let (mut got, mut pool) = (Vec::new(), Pool::new(256));
+                wait(queue.fd());
+                queue.recv_burst(&mut got, &mut pool, 64).unwrap();
+                let said: Vec<_> =
+                    got.iter().map(|item| (item.buf.protocol.number(), item.buf.len())).collect();
+                assert_eq!(said, [(ethertype, 40)], "{name}");
+            }
+        }
+    });
+}
+
+/// Scenarios tx_afpacket_noroute6, tx_nopol_default_block_afpacket, tx_key0_pol_unmarked_afpacket: a TUN alone does not tell
+/// a packet of an AF_PACKET socket from one that the host routed, nor whether a route leads to where it goes.
+#[test]
+fn a_tun_does_not_say_whether_a_packet_was_routed() {
+    in_netns("a_tun_does_not_say_whether_a_packet_was_routed", || {
+        let mut tun = up(1480);
+        let mut read = |n: usize| {
+            let (mut got, mut pool) = (Vec::new(), Pool::new(8));
+            while got.len() < n {
+                wait(tun.fd());
+                tun.recv_burst(&mut got, &mut pool, 8).unwrap();
+            }
+            got.into_iter().map(|item| (item.buf.protocol, item.buf.bytes().to_vec())).collect::<Vec<_>>()
+        };
+        UdpSocket::bind("10.1.0.1:5000").unwrap().send_to(b"x", "10.1.0.2:6000").unwrap();
+        let routed = read(1);
+        let index = Netlink::open().unwrap().link_by_name("vti0").unwrap().index;
+        PacketSocket::open(index, 0x0800).unwrap().send(&routed[0].1).unwrap();
+        assert_eq!(read(1), routed);
+        let nowhere = uvti_core::packet::testing::udp6("2001:db8:a::1", "2001:db8:dead::1", 1, 2, 120);
+        PacketSocket::open(index, 0x86dd).unwrap().send(&nowhere).unwrap();
+        assert_eq!(read(1)[0].1, nowhere);
+    });
+}
+
+/// Scenario tx_big_nodf_local: a TUN alone has no tunnel whose MTU the host would remember for its route.
+#[test]
+fn a_tun_alone_leaves_the_routes_mtu_as_it_is() {
+    in_netns("a_tun_alone_leaves_the_routes_mtu_as_it_is", || {
+        let mut tun = up(1480);
+        let socket = UdpSocket::bind("10.1.0.1:5000").unwrap();
+        crate::host::packet::report_errors(&socket, false, Some(false), 0).unwrap();
+        for _ in 0..3 {
+            socket.send_to(&[0; 1442], "10.1.0.2:6000").unwrap();
+            let (mut got, mut pool) = (Vec::new(), Pool::new(8));
+            wait(tun.fd());
+            tun.recv_burst(&mut got, &mut pool, 8).unwrap();
+            assert_eq!(got.iter().map(|item| item.buf.len()).collect::<Vec<_>>(), [1470]);
+        }
     });
 }

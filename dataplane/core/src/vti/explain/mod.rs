@@ -262,5 +262,5 @@ impl SeenSa {
 /// Whether a check of either direction fails with this reason.
 #[cfg(test)]
 pub(crate) fn has_step(reason: Reason) -> bool {
-    tx::STEPS.iter().chain(rx::STEPS).any(|(_, reasons)| reasons.contains(&reason))
+    tx::STEPS.iter().chain(tx::UNMARKED).chain(rx::STEPS).any(|(_, reasons)| reasons.contains(&reason))
 }

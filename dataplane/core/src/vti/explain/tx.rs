@@ -10,6 +10,7 @@ use crate::reason::{Icmp, LinkStats, Reason};
 use crate::route::Route;
 use crate::tables::{Policy, Snapshot};
 use crate::vti::Drop;
+use crate::vti::Stage;
 use crate::vti::icmp;
 use crate::vti::outbound::{check_inner, check_packet, check_sa, encapsulate};
 use crate::vti::transmit::{Decision, Refused, decide, holder, route_key};
@@ -19,7 +20,7 @@ use std::sync::Arc;
 
 /// The checks in the datapath's order. A test wants every reason of the core here.
 pub(super) const STEPS: &[Step] = &[
-    ("packet", &[Reason::TxRunt, Reason::TxNotIp, Reason::TxSourceIsRemote]),
+    ("packet", &[Reason::TxRunt, Reason::TxNotIp, Reason::TxNoDestination, Reason::TxSourceIsRemote]),
     ("addresses", &[Reason::TxLocalNotOurs, Reason::TxRemoteIsOurs]),
     ("device", &[Reason::TxXfrmDisabled]),
     ("policy", &[Reason::TxNoPolicy, Reason::TxDefaultBlock, Reason::TxPolicyBlock]),
@@ -38,12 +39,30 @@ pub(super) const STEPS: &[Step] = &[
     ("seal", &[Reason::TxNoRoom, Reason::TxSealFailed]),
 ];
 
+/// The same for a packet that an unmarked policy takes before it reaches the device.
+pub(super) const UNMARKED: &[Step] = &[
+    ("packet", &[]),
+    ("unmarked policy", &[Reason::TxUnmarkedDefaultBlock, Reason::TxUnmarkedPolicyBlock]),
+    ("template", &[]),
+    ("sa", &[Reason::TxUnmarkedNoSa, Reason::TxUnmarkedPolicyError]),
+    ("hold queue", &[Reason::TxUnmarkedHoldQueueFull]),
+    ("direction", &[Reason::TxUnmarkedWrongDirection]),
+    ("route", &[Reason::TxUnmarkedNoOuterRoute]),
+    ("mode", &[Reason::TxUnmarkedNotTunnelMode]),
+    ("loop", &[Reason::TxUnmarkedLoop]),
+    ("size", &[Reason::TxUnmarkedTooBig]),
+    ("lifetime", &[Reason::TxUnmarkedSaExpired]),
+    ("sequence", &[Reason::TxUnmarkedSeqOverflow]),
+    ("seal", &[Reason::TxUnmarkedUnsent]),
+];
+
 /// What becomes of a packet that waits.
 const WAITS: &str =
     "Waits for an SA, with up to 100 others of its policy: sent when there is one, dropped if none comes.";
 
 /// How far a packet came.
 struct Judged {
+    stage: Stage,
     inner: Option<Inner>,
     decision: Option<Decision>,
     /// The policy on which it would wait for an SA.
@@ -58,13 +77,14 @@ struct Judged {
 fn judge(tables: &Snapshot, device: &Device, buf: &mut Buf) -> Judged {
     let refused = |inner, mut refused: Refused| {
         let holder = holder(tables, device, &refused).cloned();
+        let stage = Stage::of(refused.reason);
         if holder.as_ref().is_some_and(|policy| policy.is_full()) {
-            refused.reason = Reason::TxHoldQueueFull;
+            refused.reason = stage.reason(Reason::TxHoldQueueFull);
         }
         let holder = holder.filter(|policy| !policy.is_full());
-        Judged { inner, decision: None, holder, result: Err(refused.into()) }
+        Judged { stage, inner, decision: None, holder, result: Err(refused.into()) }
     };
-    let inner = match check_inner(buf.bytes()) {
+    let inner = match check_inner(buf) {
         Ok(inner) => inner,
         Err(reason) => return refused(None, reason.into()),
     };
@@ -73,7 +93,7 @@ fn judge(tables: &Snapshot, device: &Device, buf: &mut Buf) -> Judged {
         Err(why) => return refused(Some(inner), why),
     };
     let result = admit(tables, device, &decision, &inner, buf);
-    Judged { inner: Some(inner), decision: Some(decision), holder: None, result }
+    Judged { stage: decision.stage, inner: Some(inner), decision: Some(decision), holder: None, result }
 }
 
 fn admit(
@@ -99,11 +119,12 @@ pub fn transmit(tables: &Snapshot, device: &Device, mut buf: Buf, cx: &Context<'
     let found = Found::new(tables, device, &packet, &judged);
     let refused = judged.result.as_ref().err().filter(|_| judged.holder.is_none());
     let reason = refused.map(|drop| drop.reason);
+    let steps = if judged.stage == Stage::Host { UNMARKED } else { STEPS };
     let mut explanation = Explanation {
         way: "tx".to_owned(),
         device: Some(device.spec.name.clone()),
         packet: subject::line(judged.inner.as_ref(), packet.len()),
-        checks: checks(STEPS, reason, &[], |name| found.object(name, cx)),
+        checks: checks(steps, reason, &[], |name| found.object(name, cx)),
         verdict: match &judged.result {
             _ if judged.holder.is_some() => Verdict::passed(WAITS.to_owned()),
             Ok(len) => Verdict::passed(found.sent(*len, cx)),
@@ -111,6 +132,7 @@ pub fn transmit(tables: &Snapshot, device: &Device, mut buf: Buf, cx: &Context<'
         },
         counts: match &judged.result {
             Err(drop) if judged.holder.is_none() => Counts::of(drop, Some(device.spec.kind), 0),
+            _ if judged.stage == Stage::Host => Counts::default(),
             // A kernel VTI counts what waits as sent.
             _ => Counts {
                 link: LinkStats { tx_packets: 1, tx_bytes: packet.len() as u64, ..LinkStats::default() },
@@ -196,6 +218,12 @@ impl<'a> Found<'a> {
                 };
                 Some(format!("{} {known_by}{disabled}", device.name))
             }
+            "unmarked policy" => Some(match &self.policy {
+                Some(policy) => command::policy_line(&policy.spec),
+                None => {
+                    "none with dir out matches the packet without a mark, and the default is block".to_owned()
+                }
+            }),
             "policy" => Some(match &self.policy {
                 Some(policy) => command::policy_line(&policy.spec),
                 None => format!(
@@ -276,11 +304,15 @@ impl<'a> Found<'a> {
     fn sent(&self, len: usize, cx: &Context<'_>) -> String {
         let Some(decision) = self.decision else { return String::new() };
         let (spi, dev, mtu) = (decision.sa.spec.spi, (cx.ifname)(decision.route.ifindex), decision.route.mtu);
+        let before = match decision.stage {
+            Stage::Host => ", before it reaches the device, which does not count it",
+            Stage::Device => "",
+        };
         let pieces = match len > mtu as usize {
             true => ", in fragments",
             false => "",
         };
-        format!("Sent by SA {spi} in an outer packet of {len} bytes by {dev}{pieces}.")
+        format!("Sent by SA {spi} in an outer packet of {len} bytes by {dev}{pieces}{before}.")
     }
 }
 

@@ -43,13 +43,13 @@ fn transmit(lab: &Lab, packets: &[Vec<u8>], cuts: &[usize]) -> Left {
     let mut transmitter = Transmitter::default();
     let tell = |transmitter: &Transmitter, slot: &TxSlot| match &slot.verdict {
         TxVerdict::Pending => panic!("left undecided"),
-        TxVerdict::Send { flow } => {
+        TxVerdict::Send { flow, .. } => {
             let decision = transmitter.decision(*flow).unwrap();
             let (spi, index) = (decision.sa.spec.spi, decision.policy.spec.index);
             format!("sent by {spi} for {index} mtu {}", decision.route.mtu)
         }
         TxVerdict::Hop(home) => format!("to {home}"),
-        TxVerdict::Hold(policy) => format!("held by {}", policy.spec.index),
+        TxVerdict::Hold(policy, _) => format!("held by {}", policy.spec.index),
         TxVerdict::Drop(drop) => line(drop),
     };
     let mut lines = Vec::new();

@@ -6,7 +6,7 @@ use crate::packet::testing::{set_df, udp4, udp6};
 use crate::packet::{UDP_HEADER, proto};
 use crate::reason::{LinkKind, Reason};
 use crate::route::Route;
-use crate::tables::{Context, Op, Snapshot};
+use crate::tables::{Context, Op, Snapshot, Unmarked};
 use crate::vti::testing::{BELOW, IN, KEY, Lab, NOW, OUT, VTI, aes_gcm, device, ip, policy, state, tx_burst};
 use crate::vti::{Transmitter, TxSlot, TxVerdict};
 use crate::xfrm::{
@@ -123,6 +123,7 @@ pub(super) const CASES: &[Case<Packets>] = &[
     ("tx_okey_only", |l| l.devices[0].spec.ikey = 7, five, "5 sent", GOOD),
     ("tx_ok_natt", udp_encap, five, "5 sent", GOOD),
     ("tx_short_ipv4", |_| (), || vec![vec![0x45; 10]; 5], "5 tx_runt", "txE=5"),
+    ("tx_garbage_ipv4", |_| (), || vec![udp4("10.1.0.2", "0.0.0.0", 4000, 5000, 100); 5], "5 tx_no_destination", "txE=5 carrier=5"),
     ("tx_proto_arp", |_| (), || vec![vec![0; 28]; 5], "5 tx_not_ip", "txE=5"),
     ("tx_nosa_larval0", |l| { l.states.remove(OUT); l.settings.larval_drop = false }, five, "5 held", ""),
     ("tx_sa_larval", |l| { let s = l.states.remove(OUT); l.reserved.push(s) }, five, "5 tx_no_sa", NO_STATES),
@@ -133,7 +134,7 @@ pub(super) const CASES: &[Case<Packets>] = &[
     ("tx_nopol_selector", |l| l.policies[OUT].sel.dst = "10.77.0.0/16".parse().unwrap(), five, "5 tx_no_policy", CARRIER),
     ("tx_6in4_nopol", |l| l.policies[OUT].sel = Selector::any(Family::V4), five6, "5 tx_no_policy",
         "txE=5 carrier=5 |  | 5x addr-unreach"),
-    ("tx_nopol_default_block_afpacket", |l| { l.policies.clear(); l.block_by_default = vec![Direction::Out] }, five,
+    ("tx_nopol_default_block_afpacket", |l| { l.settings.unmarked = Unmarked::Device; l.policies.clear(); l.block_by_default = vec![Direction::Out] }, five,
         "5 tx_default_block", CARRIER),
     ("tx_pol_block", |l| l.policies[OUT].action = Action::Block, five, "5 tx_policy_block",
         "txE=5 carrier=5 | XfrmOutPolBlock=5 | 5x host-unreach"),
@@ -287,6 +288,7 @@ fn every_reason_of_the_core_is_here() {
         TxBadOffload,
         TxSealFailed,
         TxHoldQueueFull,
+        TxUnmarkedHoldQueueFull,
         TxHeldPurged,
         TxHeldNoSa,
         TxHeldTooBig,
@@ -298,7 +300,8 @@ fn every_reason_of_the_core_is_here() {
         TxHeldUnsent,
         TxSeqNotReserved,
     ];
-    let texts: Vec<_> = CASES.iter().chain(VTI6).chain(xfrmi::TX).map(|c| c.3).collect();
+    let lists = [CASES, VTI6, xfrmi::TX, super::unmarked::CASES];
+    let texts: Vec<_> = lists.into_iter().flatten().map(|c| c.3).collect();
     assert_covered(&texts, "tx_", &by_the_runtime);
 }
 
@@ -335,7 +338,7 @@ fn a_number_that_is_not_reserved_is_not_used() {
     let tables = lab.tables();
     let sa = tables.states.named(&lab.states[OUT].id()).unwrap().clone();
     sa.run.out.grant(2);
-    let told = Told::transmitted(&run_on(&tables, &lab, &five()), false);
+    let told = Told::transmitted(&run_on(&tables, &lab, &five()), LinkKind::Vti);
     assert_eq!(told.verdicts(), "2 sent, 3 tx_seq_not_reserved");
     assert_eq!(sa.info().current.packets, 2);
     sa.run.out.grant(u64::MAX);

@@ -8,6 +8,7 @@ use super::{Case, receive, transmit};
 use crate::packet::testing::{udp4, udp6};
 use crate::packet::{Inner, Outer, proto};
 use crate::reason::Reason;
+use crate::tables::Unmarked;
 use crate::vti::testing::{BELOW, IF_ID, IN, Lab, OUT, Peer, VTI, aes_gcm, device, interface, ip, state};
 use crate::vti::transmit::decide;
 use crate::xfrm::{Action, Direction, Family, Level, Mark, Mode, Proto, Selector, Spi, StateFlags};
@@ -40,14 +41,14 @@ pub(super) const TX: &[Case<transmit::Packets>] = &[
     ("xi_tx_nopol_none", |l| l.policies.clear(), five, "5 tx_no_policy", CARRIER),
     ("xi_tx_nopol_none_6in4", |l| l.policies.clear(), five6, "5 tx_no_policy", "txE=5 txD=5 carrier=5 |  | 5x addr-unreach"),
     ("xi_tx_pol_other_ifid", |l| l.policies[OUT].if_id = 6, five, "5 tx_no_policy", CARRIER),
-    ("xi_tx_pol_noifid_afpacket", |l| l.policies[OUT].if_id = 0, five, "5 tx_no_policy", CARRIER),
+    ("xi_tx_pol_noifid_afpacket", |l| { l.settings.unmarked = Unmarked::Device; l.policies[OUT].if_id = 0 }, five, "5 tx_no_policy", CARRIER),
     ("xi_tx_disable_xfrm", |l| l.devices[0].disable_xfrm = true, five, "5 sent", GOOD),
-    ("xi_tx_both_pols_disable_xfrm", |l| { let mut p = l.policies[OUT].clone(); p.if_id = 0; p.action = Action::Block; l.policies.push(p) },
+    ("xi_tx_both_pols_disable_xfrm", |l| { l.devices[0].disable_xfrm = true; let mut p = l.policies[OUT].clone(); p.if_id = 0; p.action = Action::Block; l.policies.push(p) },
         five, "5 sent", GOOD),
     ("xi_tx_pol_block", |l| { l.policies[OUT].action = Action::Block; l.policies[OUT].templates.clear() }, five, "5 tx_policy_block",
         "txE=5 txD=5 carrier=5 | XfrmOutPolBlock=5 | 5x host-unreach"),
     ("xi_tx_pol_allow_notmpl", |l| l.policies[OUT].templates.clear(), five, "5 tx_bypass_policy", CARRIER),
-    ("xi_tx_nopol_default_block_afpacket", |l| { l.policies.clear(); l.block_by_default.push(Direction::Out) }, five, "5 tx_default_block",
+    ("xi_tx_nopol_default_block_afpacket", |l| { l.settings.unmarked = Unmarked::Device; l.policies.clear(); l.block_by_default.push(Direction::Out) }, five, "5 tx_default_block",
         CARRIER),
     ("xi_tx_nopol_selector", |l| l.policies[OUT].sel = Selector { dst: "10.77.0.0/16".parse().unwrap(), ..Selector::any(Family::V4) },
         five, "5 tx_no_policy", CARRIER),

@@ -54,29 +54,33 @@ fn near(text: impl Into<String>, repair: Vec<String>) -> Near {
 
 /// Near misses of a packet that did not leave.
 pub(super) fn transmit(tables: &Snapshot, device: &Device, flow: &Flow, drop: &Drop) -> Vec<Near> {
+    use Reason::*;
     let (policy, sa) = (drop.policy.as_deref(), drop.sa.as_deref());
     match (drop.reason, policy, sa) {
-        (Reason::TxXfrmDisabled, ..) => path::disabled(device),
-        (Reason::TxNoPolicy | Reason::TxDefaultBlock, ..) => {
-            policy::candidates(tables, Direction::Out, device, flow)
-        }
-        (Reason::TxPolicyBlock | Reason::TxBypassPolicy, Some(policy), _) => {
+        (TxXfrmDisabled, ..) => path::disabled(device),
+        (TxUnmarkedDefaultBlock, ..) => policy::default_block(Direction::Out),
+        (TxNoPolicy | TxDefaultBlock, ..) => policy::candidates(tables, Direction::Out, device, flow),
+        (TxPolicyBlock | TxUnmarkedPolicyBlock | TxBypassPolicy, Some(policy), _) => {
             policy::instead(tables, policy, device, flow)
         }
-        (Reason::TxNoSa | Reason::TxNoTransform | Reason::TxTemplateSpiClash, Some(policy), _) => {
-            state::for_template(tables, policy, flow)
-        }
-        (Reason::TxWrongDirection, _, Some(sa)) => state::direction(sa, Direction::Out),
-        (Reason::TxNoOuterRoute, _, Some(sa)) => path::no_route(sa),
-        (Reason::TxNotTunnelMode, Some(policy), Some(sa)) => state::not_tunnel(policy, sa, device),
-        (Reason::TxOuterFamily | Reason::TxEndpointMismatch, Some(policy), Some(sa)) => {
+        (
+            TxNoSa | TxNoTransform | TxTemplateSpiClash | TxUnmarkedNoSa | TxUnmarkedPolicyError,
+            Some(policy),
+            _,
+        ) => state::for_template(tables, policy, flow),
+        (TxWrongDirection | TxUnmarkedWrongDirection, _, Some(sa)) => state::direction(sa, Direction::Out),
+        (TxNoOuterRoute | TxUnmarkedNoOuterRoute, _, Some(sa)) => path::no_route(sa),
+        (TxNotTunnelMode, Some(policy), Some(sa)) => state::not_tunnel(policy, sa, device),
+        (TxOuterFamily | TxEndpointMismatch, Some(policy), Some(sa)) => {
             policy::endpoints(tables, policy, sa, device)
         }
-        (Reason::TxLoop | Reason::TxMutualLoop | Reason::TxOwnEsp, _, sa) => path::looped(device, sa),
-        (Reason::TxTransportLoop, _, Some(sa)) => state::transport(sa),
-        (Reason::TxTooBig, ..) => path::too_big(device, drop.mtu),
-        (Reason::TxNarrowPath, ..) => path::narrow(drop.mtu),
-        (Reason::TxSaExpired | Reason::TxSeqOverflow, _, Some(sa)) => state::used_up(sa),
+        (TxLoop | TxMutualLoop | TxOwnEsp | TxUnmarkedLoop, _, sa) => path::looped(device, sa),
+        (TxTransportLoop, _, Some(sa)) => state::transport(sa),
+        (TxTooBig | TxUnmarkedTooBig, ..) => path::too_big(device, drop.mtu),
+        (TxNarrowPath, ..) => path::narrow(drop.mtu),
+        (TxSaExpired | TxSeqOverflow | TxUnmarkedSaExpired | TxUnmarkedSeqOverflow, _, Some(sa)) => {
+            state::used_up(sa)
+        }
         _ => Vec::new(),
     }
 }
