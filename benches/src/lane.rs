@@ -19,7 +19,7 @@ use uvti_core::vti::testing::{BELOW, Lab, VTI};
 use uvti_dataplane::account::{Account, FlightRecorder, Shelf};
 use uvti_dataplane::engine::{Config, Created, Engine, Host, HostDevice, LinkState};
 use uvti_dataplane::io::tun::{FromHost, Kind};
-use uvti_dataplane::io::underlay::{Losses, Outgoing, Received};
+use uvti_dataplane::io::underlay::{Losses, Outgoing, Received, UdpPort};
 use uvti_dataplane::io::{Burst, Outcome, Pool, TunQueue, Underlay};
 use uvti_dataplane::worker::tamper::Honest;
 
@@ -157,7 +157,7 @@ impl Underlay for Sink {
         Vec::new()
     }
 
-    fn set_udp_ports(&mut self, _: &[u16]) -> Vec<(u16, io::Error)> {
+    fn set_udp_ports(&mut self, _: &[UdpPort]) -> Vec<(UdpPort, io::Error)> {
         Vec::new()
     }
 

@@ -2,6 +2,7 @@
 
 use super::host::{Created, Host};
 use super::{Engine, State, note, sysctl};
+use crate::io::underlay::UdpPort;
 use crate::worker::Message;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -135,7 +136,7 @@ impl Engine {
 
     /// Receives on the UDP ports that SAs with encapsulation name, and on no others.
     fn follow_udp_ports(&self, state: &mut State, tables: &Snapshot) {
-        let wanted: BTreeSet<u16> = tables
+        let wanted: BTreeSet<UdpPort> = tables
             .states
             .iter()
             .filter(|sa| sa.run.alive())
@@ -149,7 +150,7 @@ impl Engine {
         self.workers[0].tell(Message::UdpPorts(wanted.iter().copied().collect(), answer));
         state.udp_ports = wanted;
         for (port, error) in failed.recv_timeout(std::time::Duration::from_secs(2)).unwrap_or_default() {
-            tracing::error!(port, %error, "cannot receive ESP in UDP on this port");
+            tracing::error!(%port, %error, "cannot receive ESP in UDP on this port");
         }
     }
 
@@ -298,10 +299,11 @@ fn look_at_ends(host: &mut dyn Host, device: &mut Device) {
 
 /// The port on which packets of an SA arrive: its destination port if it is for this host, else the one that we send
 /// from, to which the peer answers.
-fn udp_port(host: &mut dyn Host, sa: &Sa) -> Option<u16> {
+fn udp_port(host: &mut dyn Host, sa: &Sa) -> Option<UdpPort> {
     let encap = sa.spec.encap?;
     let (_, local) = host.route(route_key(sa));
-    Some(if local { encap.dport } else { encap.sport })
+    let number = if local { encap.dport } else { encap.sport };
+    Some(UdpPort { v6: sa.spec.dst.is_ipv6(), number })
 }
 
 /// kernel: net/ipv4/ip_tunnel.c ip_tunnel_bind_dev(), net/ipv6/ip6_vti.c vti6_link_config()

@@ -31,6 +31,7 @@ use crate::account::{
     Stuck,
 };
 use crate::io::Underlay;
+use crate::io::underlay::UdpPort;
 use crate::worker::tamper::Tamper;
 use crate::worker::{Bell, Door, Event, Message, Parts, Worker, doors};
 use arc_swap::ArcSwap;
@@ -101,7 +102,7 @@ struct State {
     names: BTreeMap<DeviceId, String>,
     collector: Collector,
     next_device: u32,
-    udp_ports: BTreeSet<u16>,
+    udp_ports: BTreeSet<UdpPort>,
     monitors: monitor::Monitors,
     /// Sysctls that the host lacks.
     held: sysctl::Held,

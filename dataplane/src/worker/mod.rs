@@ -17,7 +17,7 @@ pub(crate) use hop::{CAPACITY as HOP_CAPACITY, Door, Inbox, doors};
 
 use crate::account::{Account, Books, Count, DeviceCounters, Dropped, Flip, Gauges};
 use crate::io::tun::FromHost;
-use crate::io::underlay::{Outgoing, Received};
+use crate::io::underlay::{Outgoing, Received, UdpPort};
 use crate::io::{Outcome, Pool, TunQueue, Underlay};
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -57,7 +57,7 @@ pub(crate) enum Message {
     /// A device that is gone.
     RemovePort(DeviceId),
     /// UDP ports to receive on; answered by those that could not be bound.
-    UdpPorts(Vec<u16>, Sender<Vec<(u16, io::Error)>>),
+    UdpPorts(Vec<UdpPort>, Sender<Vec<(UdpPort, io::Error)>>),
     /// Seconds by which the clock is ahead of the host's.
     ClockAhead(u64),
     /// End the thread.
