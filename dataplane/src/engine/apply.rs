@@ -88,6 +88,7 @@ impl Engine {
             txqlen: link.as_ref().map_or(1000, |l| l.txqlen),
             disable_xfrm: false,
             no_policy: false,
+            disable_policy: [false; 2],
             local_not_ours: false,
             remote_is_ours: false,
         };
@@ -173,6 +174,8 @@ impl Engine {
                 look_at_ends(state.host.as_mut(), now);
             });
         }
+        // The workers ask again where the host takes inner packets when the tables are others.
+        changed |= tables.policies.concern_host();
         if changed {
             self.store(Arc::new(tables));
         }

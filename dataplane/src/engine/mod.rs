@@ -150,7 +150,7 @@ impl Engine {
         let mut collector = Collector::new(flips.clone(), shelves, config.attribution_rows);
         let nowhere = collector.add_device(DeviceId::NONE);
         let (event_sender, events) = bounded(EVENTS);
-        let mut handles = Vec::new();
+        let (mut host, mut handles) = (host, Vec::new());
         for (i, ((underlay, inbox), account)) in underlays.into_iter().zip(inboxes).zip(accounts).enumerate()
         {
             let (messages, messages_in) = unbounded();
@@ -165,6 +165,7 @@ impl Engine {
                 messages: messages_in,
                 events: event_sender.clone(),
                 underlay,
+                pathfinder: host.pathfinder()?,
                 nowhere: nowhere.clone(),
                 tamper: tamper(),
                 account,

@@ -127,6 +127,8 @@ impl Flags {
         };
         device.disable_xfrm =
             of_all(host, XFRM4) || held.of_device(host, OF_DEVICES[XFRM4], &device.spec.name);
+        device.disable_policy = [POLICY4, POLICY6]
+            .map(|flag| of_all(host, flag) || held.of_device(host, OF_DEVICES[flag], &device.spec.name));
         let flag = if device.family() == Family::V4 { POLICY4 } else { POLICY6 };
         device.no_policy = of_all(host, flag)
             || index_below(host, tables, device).is_some_and(|index| {

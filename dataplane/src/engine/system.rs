@@ -3,6 +3,7 @@
 use super::host::{Created, DeviceLosses, Host, HostDevice, LinkState};
 use crate::host::icmp::IcmpSender;
 use crate::host::netlink::{Netlink, Scope};
+use crate::host::pathfinder::Pathfinder;
 use crate::io::tun::{CreateError, Device, OffloadQueue, OffloadTun, Offloads, Options, SimpleTun};
 use crate::io::{Burst, Outcome, Pool, TunQueue};
 use std::io;
@@ -147,6 +148,10 @@ impl Host for SystemHost {
             Ok(r) => (Some(Route { ifindex: r.ifindex, mtu: r.mtu }), r.scope == Scope::Local),
             Err(_) => (None, false),
         }
+    }
+
+    fn pathfinder(&mut self) -> io::Result<Box<dyn Pathfinder>> {
+        Ok(Box::new(Netlink::open().map_err(io::Error::other)?))
     }
 
     fn send_icmp(&mut self, message: &icmp::Message) -> io::Result<()> {

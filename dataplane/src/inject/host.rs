@@ -2,6 +2,7 @@
 
 use super::Fault;
 use crate::engine::{Created, DeviceLosses, Host, LinkState};
+use crate::host::pathfinder::Pathfinder;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -114,6 +115,10 @@ impl Host for FaultyHost {
         let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = routes.iter().rev().find_map(|fault| fault.answer(&key, &truth));
         (answer.unwrap_or(truth), local)
+    }
+
+    fn pathfinder(&mut self) -> io::Result<Box<dyn Pathfinder>> {
+        self.inner.pathfinder()
     }
 
     fn send_icmp(&mut self, message: &icmp::Message) -> io::Result<()> {

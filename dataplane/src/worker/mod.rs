@@ -16,6 +16,7 @@ pub(crate) use bell::Bell;
 pub(crate) use hop::{CAPACITY as HOP_CAPACITY, Door, Inbox, doors};
 
 use crate::account::{Account, Books, Count, DeviceCounters, Dropped, Flip, Gauges};
+use crate::host::pathfinder::Pathfinder;
 use crate::io::tun::FromHost;
 use crate::io::underlay::{Outgoing, Received, UdpPort};
 use crate::io::{Outcome, Pool, TunQueue, Underlay};
@@ -93,6 +94,7 @@ pub(crate) struct Parts<T, A> {
     pub(crate) messages: Receiver<Message>,
     pub(crate) events: Sender<Event>,
     pub(crate) underlay: Box<dyn Underlay>,
+    pub(crate) pathfinder: Box<dyn Pathfinder>,
     pub(crate) nowhere: Arc<DeviceCounters>,
     pub(crate) tamper: T,
     pub(crate) account: A,
@@ -110,6 +112,7 @@ pub(crate) struct Worker<T, A> {
     messages: Receiver<Message>,
     events: Sender<Event>,
     underlay: Box<dyn Underlay>,
+    pathfinder: Box<dyn Pathfinder>,
     ports: HashMap<DeviceId, Port, RandomState>,
     /// Counters of packets that met no device.
     nowhere: Arc<DeviceCounters>,
@@ -178,6 +181,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             messages: parts.messages,
             events: parts.events,
             underlay: parts.underlay,
+            pathfinder: parts.pathfinder,
             ports: HashMap::default(),
             nowhere: parts.nowhere,
             pool: Pool::new(BUFFERS),

@@ -283,6 +283,28 @@ reasons! {
     /// super-packet counts as one.
     TxBadOffload "tx_bad_offload" Tx [TxDropped]
         => "uvti run --help";
+    /// The inner packet is for others, and a FWD policy without mark says block. A kernel VTI has received it; its IP
+    /// stack drops it afterwards.
+    RxForwardBlock "rx_forward_policy_block" Rx [RxPackets RxBytes] mib InPolBlock
+        => "uvti ip xfrm policy list dir fwd action block";
+    /// The inner packet is for others, and the FWD policy without mark that matches has a template: behind the VTI,
+    /// which has taken IPsec off, nothing fits one.
+    RxForwardTemplate "rx_forward_policy_template" Rx [RxPackets RxBytes] mib InTmplMismatch
+        => "uvti ip xfrm policy list dir fwd";
+    /// The inner packet is for others, no FWD policy without mark matches, and the default policy for FWD is block.
+    RxForwardDefaultBlock "rx_forward_default_block" Rx [RxPackets RxBytes] mib InNoPols
+        => "uvti ip xfrm policy getdefault";
+    /// The inner packet is for this host, and an input policy without mark says block.
+    RxLocalBlock "rx_local_policy_block" Rx [RxPackets RxBytes] mib InPolBlock
+        => "uvti ip xfrm policy list dir in action block";
+    /// The inner packet is for this host, and the input policy without mark that matches has a template: behind the
+    /// VTI, which has taken IPsec off, nothing fits one. `disable_policy` of the VTI ends these checks.
+    RxLocalTemplate "rx_local_policy_template" Rx [RxPackets RxBytes] mib InTmplMismatch
+        => "sysctl net.ipv4.conf.DEV.disable_policy";
+    /// The inner packet is for this host, no input policy without mark matches, and the default policy for input is
+    /// block.
+    RxLocalDefaultBlock "rx_local_default_block" Rx [RxPackets RxBytes] mib InNoPols
+        => "uvti ip xfrm policy getdefault";
 }
 
 impl Reason {

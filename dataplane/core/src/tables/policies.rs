@@ -72,6 +72,8 @@ impl Policy {
 pub struct Policies {
     by_direction: [Classifier; 3],
     by_index: Shards<u32, Arc<Policy>>,
+    /// How many take packets without a mark, by direction.
+    unmarked: [usize; 3],
     /// What happens to packets that none matches.
     pub defaults: [Action; 3],
     next_index: u32,
@@ -82,6 +84,7 @@ impl Default for Policies {
         Self {
             by_direction: Default::default(),
             by_index: Shards::default(),
+            unmarked: [0; 3],
             defaults: [Action::Allow; 3],
             next_index: 0,
         }
@@ -97,6 +100,14 @@ impl Policies {
     /// Whether there is none at all.
     pub fn is_empty(&self) -> bool {
         self.by_direction.iter().all(|dir| dir.len() == 0)
+    }
+
+    /// Whether some may be about what the host does with a packet behind a VTI, where it has no mark.
+    #[inline]
+    pub fn concern_host(&self) -> bool {
+        let concerns =
+            |dir: Direction| self.unmarked[dir as usize] > 0 || self.defaults[dir as usize] == Action::Block;
+        concerns(Direction::Fwd) || concerns(Direction::In)
     }
 
     /// Policies of a direction in the order in which they are tried. Sorts them: for lists, not for packets.
@@ -167,6 +178,7 @@ impl Policies {
         }
         let policy = Arc::new(Policy::new(spec, number, now, held));
         self.by_index.insert(policy.spec.index, policy.clone());
+        self.unmarked[policy.spec.dir as usize] += usize::from(policy.spec.mark.matches(0));
         self.by_direction[policy.spec.dir as usize].insert(policy);
         Ok(())
     }
@@ -174,11 +186,13 @@ impl Policies {
     pub(super) fn remove(&mut self, policy: &Arc<Policy>) {
         self.by_index.remove(&policy.spec.index);
         self.by_direction[policy.spec.dir as usize].remove(policy);
+        self.unmarked[policy.spec.dir as usize] -= usize::from(policy.spec.mark.matches(0));
     }
 
     pub(super) fn clear(&mut self) {
         self.by_direction = Default::default();
         self.by_index = Shards::default();
+        self.unmarked = [0; 3];
     }
 
     /// The next free index: steps of 8 with the direction in the low bits; the first is never 0.

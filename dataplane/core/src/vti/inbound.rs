@@ -2,6 +2,7 @@
 
 use super::Drop;
 use super::memory::Memory;
+use super::onward::{Ask, Onwards};
 use super::receive::{self, Admitted, Refused};
 use crate::device::{Device, DeviceId};
 use crate::esp::{self, NextHeader, OpenError, ReplayError};
@@ -95,6 +96,7 @@ pub struct Receiver {
     tables: Option<Arc<Snapshot>>,
     known: Memory<Arrival, Known>,
     passed: Memory<Passing, Arc<Policy>>,
+    onwards: Onwards,
 }
 
 impl Receiver {
@@ -126,11 +128,29 @@ impl Receiver {
         Drop { reason, sa: self.sa(way).cloned(), policy: self.policy(way).cloned(), mtu: 0 }
     }
 
+    /// The drop of a packet of the last burst that was to be delivered, if the host behind the device would not let it
+    /// pass. `ask` asks the host.
+    ///
+    /// Only to be called if [`concern_host`](crate::tables::Policies::concern_host) says so.
+    pub fn host_drops(
+        &mut self,
+        tables: &Snapshot,
+        way: WayPlace,
+        packet: &[u8],
+        now: u64,
+        ask: &mut Ask<'_>,
+    ) -> Option<Drop> {
+        let Known { device, sa } = self.known.get(way.known)?;
+        let (reason, policy) = self.onwards.check(tables, device, packet, now, ask).err()?;
+        Some(Drop { reason, sa: Some(sa.clone()), policy, mtu: 0 })
+    }
+
     /// Forgets what other tables said, and lets go of them.
     pub fn follow(&mut self, tables: &Arc<Snapshot>) {
         if !self.tables.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, tables)) {
             self.known.clear();
             self.passed.clear();
+            self.onwards.clear();
             self.tables = Some(tables.clone());
         }
     }
@@ -139,6 +159,7 @@ impl Receiver {
         self.follow(tables);
         self.known.begin();
         self.passed.begin();
+        self.onwards.begin();
     }
 
     /// Where device and SA of a packet are known, and the low half of its sequence number.

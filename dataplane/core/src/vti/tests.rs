@@ -2,6 +2,7 @@
 
 mod bursts;
 mod explain;
+mod onward;
 mod receive;
 mod transmit;
 

@@ -8,9 +8,11 @@ use crate::device::{Device, LinkKind};
 use crate::esp::{self, NextHeader};
 use crate::packet::{Buf, Inner, Outer, proto};
 use crate::reason::{LinkStats, Reason};
+use crate::route::Onward;
 use crate::tables::{Policy, Snapshot};
 use crate::vti::Drop;
 use crate::vti::inbound::{check_sa, inner_packet, open, put_header};
+use crate::vti::onward;
 use crate::vti::receive::{Admitted, Refused, admit, check_inner, flow_seen, opened_all_the_same};
 use crate::xfrm::{Direction, Mode, Sa, Spi};
 use std::sync::Arc;
@@ -36,11 +38,22 @@ pub(super) const STEPS: &[Step] = &[
     ("selector", &[Reason::RxSelectorMismatch]),
     ("policy", &[Reason::RxNoPolicy, Reason::RxPolicyBlock]),
     ("template", &[Reason::RxTemplateMismatch, Reason::RxTemplateMissing]),
+    (
+        "host",
+        &[
+            Reason::RxForwardBlock,
+            Reason::RxForwardTemplate,
+            Reason::RxForwardDefaultBlock,
+            Reason::RxLocalBlock,
+            Reason::RxLocalTemplate,
+            Reason::RxLocalDefaultBlock,
+        ],
+    ),
 ];
 
 /// What cannot be checked without ciphertext, and what cannot without an inner packet.
 const NEEDS_CIPHERTEXT: &[&str] = &["icv", "padding"];
-const NEEDS_INNER: &[&str] = &["icv", "padding", "inner packet", "selector", "policy", "template"];
+const NEEDS_INNER: &[&str] = &["icv", "padding", "inner packet", "selector", "policy", "template", "host"];
 
 /// What is known of an ESP packet.
 #[derive(Debug)]
@@ -80,12 +93,22 @@ struct Judged {
     policy: Option<Arc<Policy>>,
     /// Its length with TFC padding, bytes.
     len: usize,
+    /// Where the host takes it, if that was asked.
+    onward: Option<Onward>,
+    /// The policy by which the host drops it.
+    refusing: Option<Arc<Policy>>,
     reason: Option<Reason>,
 }
 
 /// What would become of the packet: the calls of [`Receiver::run`](crate::vti::Receiver::run) without those that
 /// move the window, charge or end the SA.
-fn judge(tables: &Snapshot, outer: &Outer, buf: &mut Buf, known: Option<Option<Buf>>) -> Judged {
+fn judge(
+    tables: &Snapshot,
+    outer: &Outer,
+    buf: &mut Buf,
+    known: Option<Option<Buf>>,
+    cx: &Context<'_>,
+) -> Judged {
     let mut judged = Judged::default();
     judged.reason = match admit(tables, outer, buf.bytes()) {
         Err(refused) => {
@@ -99,7 +122,9 @@ fn judge(tables: &Snapshot, outer: &Outer, buf: &mut Buf, known: Option<Option<B
         }
         Ok(Admitted { device, sa, seq }) => {
             (judged.device, judged.sa) = (Some(device.clone()), Some(sa.clone()));
-            deliver(tables, outer, buf, known, &device, &sa, seq, &mut judged).err()
+            deliver(tables, outer, buf, known, &device, &sa, seq, &mut judged)
+                .and_then(|()| pass_the_host(tables, &device, cx, &mut judged))
+                .err()
         }
     };
     judged
@@ -153,6 +178,23 @@ fn deliver(
     Ok(())
 }
 
+/// What the host asks policies, where the inner packet is known.
+fn pass_the_host(
+    tables: &Snapshot,
+    device: &Device,
+    cx: &Context<'_>,
+    judged: &mut Judged,
+) -> Result<(), Reason> {
+    let Some(flow) = judged.inner.map(|inner| inner.flow).filter(|_| tables.policies.concern_host()) else {
+        return Ok(());
+    };
+    let onward = judged.onward.insert((cx.onward)(device, flow.src, flow.dst));
+    onward::check(tables, device, &flow, onward).map(drop).map_err(|(reason, policy)| {
+        judged.refusing = policy.cloned();
+        reason
+    })
+}
+
 /// Explains what becomes of an ESP packet from the network.
 pub fn receive(tables: &Snapshot, outer: &Outer, esp: Esp, cx: &Context<'_>) -> Explanation {
     let (mut buf, known) = esp.take();
@@ -162,12 +204,12 @@ pub fn receive(tables: &Snapshot, outer: &Outer, esp: Esp, cx: &Context<'_>) -> 
         Some(Some(_)) => NEEDS_CIPHERTEXT,
         Some(None) => NEEDS_INNER,
     };
-    let judged = judge(tables, outer, &mut buf, known);
+    let judged = judge(tables, outer, &mut buf, known, cx);
     let found = Found { tables, outer, esp: &bytes, judged: &judged, unchecked };
     let vti6 = judged.device.as_ref().is_some_and(|d| d.spec.kind == LinkKind::Vti6);
     let drop = judged.reason.map(|reason| Drop {
         sa: judged.sa.clone(),
-        policy: judged.policy.clone(),
+        policy: judged.refusing.as_ref().or(judged.policy.as_ref()).cloned(),
         ..Drop::from(reason)
     });
     let mut list: Vec<Check> = checks(STEPS, judged.reason, unchecked, |name| found.object(name, cx));
@@ -284,6 +326,7 @@ impl Found<'_> {
         let (spec, seen) = (&sa.spec, SeenSa::of(sa));
         let without = |what: &str| Some(format!("not checked: {what}"));
         match check {
+            "host" if !self.tables.policies.concern_host() => return None,
             "icv" | "padding" if self.unchecked.contains(&check) => return without("there is no ciphertext"),
             _ if self.unchecked.contains(&check) => return without("there is no inner packet"),
             _ => {}
@@ -319,6 +362,17 @@ impl Found<'_> {
                     self.judged.device.as_ref()?.spec.ikey
                 ),
             },
+            "host" => {
+                let way = match self.judged.onward.as_ref()? {
+                    Onward::Local(dev) => format!("for this host, by {dev}"),
+                    Onward::Forward(dev) => format!("forwarded by {dev}"),
+                    Onward::Dropped => "neither forwarded nor for this host".to_owned(),
+                };
+                match &self.judged.refusing {
+                    Some(policy) => format!("{way}: {}", command::policy_line(&policy.spec)),
+                    None => way,
+                }
+            }
             "template" => match self.judged.policy.as_ref()?.spec.templates.first() {
                 Some(template) => command::template(template),
                 None => "none".to_owned(),

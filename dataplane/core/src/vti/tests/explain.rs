@@ -14,7 +14,8 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const CX: Context<'static> = Context { ifname: &|index| format!("if{index}") };
+const CX: Context<'static> =
+    Context { ifname: &|index| format!("if{index}"), onward: &|_, _, dst| super::onward::way(dst) };
 
 /// All that changes per packet, of every SA and policy in the tables.
 fn runtime(tables: &Arc<Snapshot>) -> String {
