@@ -266,7 +266,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             true => self.poll.look(),
             // The other worker rings when it gives buffers back: it then has room.
             false if !self.pending.is_empty() => self.poll.nap(&self.bell),
-            false => self.poll.sleep(self.hold.due()),
+            false => self.poll.sleep(self.hold_due()),
         };
         self.bell.get_up();
         result
