@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use uvti_core::device::LinkSpec;
 use uvti_core::packet::Buf;
+use uvti_core::packet::tos::EcnRule;
 use uvti_core::route::{Answer, Route, RouteKey};
 use uvti_core::tables::{Op, Refusal};
 use uvti_core::vti::icmp;
@@ -40,7 +41,13 @@ impl Lane {
         let signal = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).expect("an eventfd");
         let load = Arc::new(Load { queue: Mutex::default(), signal, done, clock: clock_cost() });
         let host = Box::new(Bench { load: load.clone() });
-        let config = Config { workers: 1, keep_devices: false, attribution_rows: 16384, record: 16 };
+        let config = Config {
+            workers: 1,
+            keep_devices: false,
+            attribution_rows: 16384,
+            record: 16,
+            ecn: EcnRule::Kernel,
+        };
         let network = vec![Box::new(Sink) as Box<dyn Underlay>];
         let engine = Engine::start_with(config, host, network, || Honest, vec![account], shelves, flight)
             .expect("a worker");

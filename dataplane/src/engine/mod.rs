@@ -42,6 +42,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use uvti_core::device::{DeviceId, LinkInfo};
+use uvti_core::packet::tos::EcnRule;
 use uvti_core::tables::Snapshot;
 
 /// ICMP errors and expiries that may wait for the upkeep thread.
@@ -58,6 +59,8 @@ pub struct Config {
     pub attribution_rows: usize,
     /// Dropped packets to record of each reason and worker; 0 for none.
     pub record: usize,
+    /// How congestion passes between inner and outer headers.
+    pub ecn: EcnRule,
 }
 
 /// A running dataplane.
@@ -143,7 +146,9 @@ impl Engine {
         flight: FlightRecorder,
     ) -> Result<Arc<Self>, StartError> {
         let workers = underlays.len();
-        let tables = Arc::new(ArcSwap::from_pointee(Snapshot::new(workers as u16)));
+        let mut tables = Snapshot::new(workers as u16);
+        tables.settings.ecn = config.ecn;
+        let tables = Arc::new(ArcSwap::from_pointee(tables));
         let flips: Vec<_> = (0..workers).map(|_| Arc::new(Flip::default())).collect();
         let bells = (0..workers).map(|_| Bell::new().map(Arc::new)).collect::<io::Result<Vec<_>>>()?;
         let (doors, inboxes) = doors(&bells);

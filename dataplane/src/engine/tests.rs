@@ -10,6 +10,7 @@ use crate::worker::tamper::{Honest, Tamper};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use uvti_core::device::{LinkKind, LinkSpec};
+use uvti_core::packet::tos::EcnRule;
 use uvti_core::packet::{Buf, Outer, testing};
 use uvti_core::reason::{Reason, Way};
 use uvti_core::route::{Answer, Route, RouteKey};
@@ -77,7 +78,8 @@ pub(super) fn lab<T: Tamper>(workers: u16, tamper: impl Fn() -> T) -> Lab {
     let (icmp_sender, icmp) = unbounded();
     let host = Box::new(MemoryHost { tuns: tuns.clone(), icmp: icmp_sender });
     let underlays = net.iter().map(|n| Box::new(n.clone()) as Box<dyn Underlay>).collect();
-    let config = Config { workers, keep_devices: false, attribution_rows: 8, record: 16 };
+    let config =
+        Config { workers, keep_devices: false, attribution_rows: 8, record: 16, ecn: EcnRule::Kernel };
     let engine = Engine::start(config, host, underlays, tamper).unwrap();
     Lab { engine, tuns, net, icmp }
 }

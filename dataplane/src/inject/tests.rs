@@ -6,6 +6,7 @@ use crate::engine::tests::{LOCAL, MemoryHost, REMOTE, Tuns, dropped, tunnel, unt
 use crate::engine::{Config, Engine};
 use crate::io::memory::{MemoryTun, MemoryUnderlay, SentPacket};
 use crate::worker::tamper::Honest;
+use uvti_core::packet::tos::EcnRule;
 use uvti_core::packet::{Outer, testing};
 use uvti_core::reason::{LinkStats, Mib, Reason};
 use uvti_core::xfrm::Direction;
@@ -25,7 +26,8 @@ fn lab(ops: &[Op]) -> Lab {
     let mut hooks = Hooks::default();
     let host = hooks.host(Box::new(MemoryHost { tuns: tuns.clone(), icmp: unbounded().0 }));
     let underlays = vec![hooks.underlay(Box::new(net.clone()))];
-    let config = Config { workers: 1, keep_devices: false, attribution_rows: 64, record: 16 };
+    let config =
+        Config { workers: 1, keep_devices: false, attribution_rows: 64, record: 16, ecn: EcnRule::Kernel };
     let engine = Engine::start(config, host, underlays, || Honest).unwrap();
     engine.apply(ops).unwrap();
     Lab { injector: hooks.injector(engine.clone()), engine, tuns, net }

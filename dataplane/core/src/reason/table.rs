@@ -305,6 +305,10 @@ reasons! {
     /// block.
     RxLocalDefaultBlock "rx_local_default_block" Rx [RxPackets RxBytes] mib InNoPols
         => "uvti ip xfrm policy getdefault";
+    /// With `--ecn rfc6040`: congestion was experienced on the way, and the inner packet's sender would not understand
+    /// that (Not-ECT). Other tunnels of the kernel count the same; its VTI lets it pass.
+    RxCongested "rx_congested" Rx [RxErrors RxFrameErrors]
+        => "uvti run --help";
 }
 
 impl Reason {

@@ -1,5 +1,6 @@
 //! What the datapath takes from sysctls and from whoever listens, besides the tables.
 
+use crate::packet::tos::EcnRule;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a namespace.
@@ -13,10 +14,12 @@ pub struct Settings {
     pub acq_expires: u64,
     /// Whether a key manager listens: only then is an SA that is missing asked for.
     pub key_manager: bool,
+    /// `uvti run --ecn`: how congestion passes between inner and outer headers.
+    pub ecn: EcnRule,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { larval_drop: true, acq_expires: 30, key_manager: false }
+        Self { larval_drop: true, acq_expires: 30, key_manager: false, ecn: EcnRule::Kernel }
     }
 }

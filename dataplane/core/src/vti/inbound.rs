@@ -6,6 +6,7 @@ use super::onward::{Ask, Onwards};
 use super::receive::{self, Admitted, Refused};
 use crate::device::{Device, DeviceId};
 use crate::esp::{self, NextHeader, OpenError, ReplayError};
+use crate::packet::tos::EcnRule;
 use crate::packet::{Buf, Flow, Incoming, Inner, Outer, OuterHeader, PerPacket, UdpPorts, hash_ends, tos};
 use crate::reason::Reason;
 use crate::tables::{Policy, Snapshot};
@@ -241,7 +242,8 @@ fn deliver(
         next_header = put_header(sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
     }
     let len = slot.buf.len();
-    let inner = inner_packet(sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
+    let inner = inner_packet(sa, &mut slot.buf, &slot.outer, next_header, tables.settings.ecn)
+        .map_err(without_policy)?;
     // kernel: include/net/xfrm.h __xfrm_policy_check2() DST_NOPOLICY
     if device.no_policy {
         return Ok((len, usize::MAX));
@@ -352,6 +354,7 @@ pub(super) fn inner_packet(
     buf: &mut Buf,
     outer: &Outer,
     next_header: NextHeader,
+    rule: EcnRule,
 ) -> Result<Inner, Reason> {
     let (version, header) = match next_header {
         NextHeader::IPV4 => (4, 20),
@@ -373,8 +376,9 @@ pub(super) fn inner_packet(
         buf.truncate(length);
     }
     let flags = sa.spec.flags;
-    let copy = tos::Decap { dscp: flags.has(StateFlags::DECAP_DSCP), ecn: !flags.has(StateFlags::NOECN) };
-    let marked = tos::decap(inner.tos, outer.tos, copy);
+    let copy =
+        tos::Decap { dscp: flags.has(StateFlags::DECAP_DSCP), ecn: !flags.has(StateFlags::NOECN), rule };
+    let marked = tos::decap(inner.tos, outer.tos, copy).map_err(|_| Reason::RxCongested)?;
     if marked != inner.tos {
         tos::set(buf.bytes_mut(), marked);
     }

@@ -59,6 +59,7 @@ impl Told {
             ("txB", l.tx_bytes),
             ("rxE", l.rx_errors),
             ("rxD", l.rx_dropped),
+            ("rxframe", l.rx_frame_errors),
             ("txE", l.tx_errors),
             ("txD", l.tx_dropped),
             ("aborted", l.tx_aborted_errors),

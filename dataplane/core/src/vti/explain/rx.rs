@@ -6,6 +6,7 @@ use super::{
 };
 use crate::device::{Device, LinkKind};
 use crate::esp::{self, NextHeader};
+use crate::packet::tos::EcnRule;
 use crate::packet::{Buf, Inner, Outer, proto};
 use crate::reason::{LinkStats, Reason};
 use crate::route::Onward;
@@ -35,6 +36,7 @@ pub(super) const STEPS: &[Step] = &[
     ("icv", &[Reason::RxTruncated, Reason::RxBadIcv]),
     ("padding", &[Reason::RxBadPadding, Reason::RxDummy]),
     ("inner packet", &[Reason::RxInnerProto, Reason::RxInnerShort, Reason::RxInnerVersion]),
+    ("congestion", &[Reason::RxCongested]),
     ("selector", &[Reason::RxSelectorMismatch]),
     ("policy", &[Reason::RxNoPolicy, Reason::RxPolicyBlock]),
     ("template", &[Reason::RxTemplateMismatch, Reason::RxTemplateMissing]),
@@ -53,7 +55,8 @@ pub(super) const STEPS: &[Step] = &[
 
 /// What cannot be checked without ciphertext, and what cannot without an inner packet.
 const NEEDS_CIPHERTEXT: &[&str] = &["icv", "padding"];
-const NEEDS_INNER: &[&str] = &["icv", "padding", "inner packet", "selector", "policy", "template", "host"];
+const NEEDS_INNER: &[&str] =
+    &["icv", "padding", "inner packet", "congestion", "selector", "policy", "template", "host"];
 
 /// What is known of an ESP packet.
 #[derive(Debug)]
@@ -163,7 +166,7 @@ fn deliver(
         }
     };
     judged.len = buf.len();
-    let inner = inner_packet(sa, buf, outer, next_header)?;
+    let inner = inner_packet(sa, buf, outer, next_header, tables.settings.ecn)?;
     judged.inner = Some(inner);
     if device.no_policy {
         return Ok(());
@@ -326,6 +329,7 @@ impl Found<'_> {
         let (spec, seen) = (&sa.spec, SeenSa::of(sa));
         let without = |what: &str| Some(format!("not checked: {what}"));
         match check {
+            "congestion" if self.tables.settings.ecn == EcnRule::Kernel => return None,
             "host" if !self.tables.policies.concern_host() => return None,
             "icv" | "padding" if self.unchecked.contains(&check) => return without("there is no ciphertext"),
             _ if self.unchecked.contains(&check) => return without("there is no inner packet"),
@@ -353,6 +357,7 @@ impl Found<'_> {
                 Some(inner) => subject::line(Some(inner), self.judged.len),
                 None => format!("{} bytes", self.judged.len),
             },
+            "congestion" => format!("outer tos {:#x}", self.outer.tos),
             "selector" => command::selector(&sa.selector),
             "policy" => match &self.judged.policy {
                 Some(policy) => command::policy_line(&policy.spec),

@@ -57,6 +57,7 @@ impl Foretold {
         to.rx_packets += from.rx_packets;
         to.rx_bytes += from.rx_bytes;
         to.rx_errors += from.rx_errors;
+        to.rx_frame_errors += from.rx_frame_errors;
         to.rx_dropped += from.rx_dropped;
         to.tx_packets += from.tx_packets;
         to.tx_bytes += from.tx_bytes;

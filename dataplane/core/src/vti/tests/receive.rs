@@ -3,6 +3,7 @@
 
 use super::{Case, Told, assert_covered};
 use crate::packet::testing::{udp4, udp6};
+use crate::packet::tos::EcnRule;
 use crate::packet::{Buf, Outer, UdpPorts, proto};
 use crate::reason::Reason;
 use crate::tables::Snapshot;
@@ -137,6 +138,9 @@ pub(super) const CASES: &[Case<Packets>] = &[
         |p| { let mut s = from(p, "203.0.113.9"); s.iter_mut().for_each(|s| s.buf.bytes_mut()[3] = 9); s },
         "5 rx_no_sa", "rxE=5 rxD=5 | XfrmInNoStates=5"),
     ("rx_outer_pol_block", |l| outer_policy(l, Action::Block), five, "5 rx_outer_policy_block", " | XfrmInPolBlock=5"),
+    ("uvti_congested", |l| l.settings.ecn = EcnRule::Rfc6040, |p| { let mut p = p.clone(); p.outer.tos = 3; five(&p) },
+        "5 rx_congested", "rxE=5 rxframe=5"),
+    ("uvti_ignored_congestion", |_| (), |p| { let mut p = p.clone(); p.outer.tos = 3; five(&p) }, "5 delivered", "rxp=5 rxB=500"),
     ("rx_local_pol_dev", |l| { outer_policy(l, Action::Block); l.policies.last_mut().unwrap().sel.dev = Some("lo".into()) },
         five, "5 rx_outer_policy_block", " | XfrmInPolBlock=5"),
     ("rx_pol_unmarked_fwd", |l| outer_policy(l, Action::Allow), five, "5 rx_outer_policy_template", " | XfrmInTmplMismatch=5"),
