@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use uvti_core::device::LinkSpec;
 use uvti_core::packet::Buf;
+use uvti_core::packet::tos::EcnRule;
 use uvti_core::route::{Answer, Route, RouteKey};
 use uvti_core::tables::{Op, Refusal};
 use uvti_core::vti::icmp;
@@ -19,7 +20,7 @@ use uvti_core::vti::testing::{BELOW, Lab, VTI};
 use uvti_dataplane::account::{Account, FlightRecorder, Shelf};
 use uvti_dataplane::engine::{Config, Created, Engine, Host, HostDevice, LinkState};
 use uvti_dataplane::io::tun::{FromHost, Kind};
-use uvti_dataplane::io::underlay::{Losses, Outgoing, Received};
+use uvti_dataplane::io::underlay::{Losses, Outgoing, Received, UdpPort};
 use uvti_dataplane::io::{Burst, Outcome, Pool, TunQueue, Underlay};
 use uvti_dataplane::worker::tamper::Honest;
 
@@ -46,6 +47,7 @@ impl Lane {
             attribution_rows: 16384,
             record: 16,
             unmarked: uvti_core::tables::Unmarked::Host,
+            ecn: EcnRule::Kernel,
         };
         let network = vec![Box::new(Sink) as Box<dyn Underlay>];
         let engine = Engine::start_with(config, host, network, || Honest, vec![account], shelves, flight)
@@ -163,7 +165,7 @@ impl Underlay for Sink {
         Vec::new()
     }
 
-    fn set_udp_ports(&mut self, _: &[u16]) -> Vec<(u16, io::Error)> {
+    fn set_udp_ports(&mut self, _: &[UdpPort]) -> Vec<(UdpPort, io::Error)> {
         Vec::new()
     }
 

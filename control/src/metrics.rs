@@ -104,11 +104,12 @@ fn request(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 type LinkMetric = (&'static str, fn(&LinkStats) -> u64);
 
 /// node_exporter's netdev collector, in the names that it has unless told otherwise.
-const LINK: [LinkMetric; 10] = [
+const LINK: [LinkMetric; 11] = [
     ("receive_packets", |s| s.rx_packets),
     ("receive_bytes", |s| s.rx_bytes),
     ("receive_errs", |s| s.rx_errors),
     ("receive_drop", |s| s.rx_dropped),
+    ("receive_frame", |s| s.rx_frame_errors),
     ("transmit_packets", |s| s.tx_packets),
     ("transmit_bytes", |s| s.tx_bytes),
     ("transmit_errs", |s| s.tx_errors),

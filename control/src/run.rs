@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
+use uvti_core::packet::tos::EcnRule;
 use uvti_core::tables::{Op, Unmarked};
 use uvti_dataplane::account::{DEFAULT_RECORDS, DEFAULT_ROWS};
 use uvti_dataplane::engine::{Backend, Config, Engine, SystemHost};
@@ -58,6 +59,9 @@ pub(crate) struct Args {
     /// How ESP in UDP is received.
     #[arg(long, value_enum, default_value_t = NattPort::Own)]
     natt_port: NattPort,
+    /// How congestion (ECN) passes between inner and outer headers.
+    #[arg(long, value_enum, default_value_t = Ecn::Kernel)]
+    ecn: Ecn,
     /// Leave the devices in place at a clean stop, with the host's routes: the host then drops what goes into them.
     #[arg(long)]
     keep_devices: bool,
@@ -158,6 +162,14 @@ enum NattPort {
     Shared,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Ecn {
+    /// As a kernel VTI: CE goes out as ECT(0), and CE from outside is ignored by an inner packet without ECN.
+    Kernel,
+    /// As RFC 6040 says: CE goes out as CE, and what comes with it, but has no ECN inside, is dropped.
+    Rfc6040,
+}
+
 /// `uvti run`.
 pub(crate) fn run<T: Tamper>(
     args: &Args,
@@ -248,6 +260,10 @@ fn start<T: Tamper>(args: &Args, tamper: fn() -> T) -> anyhow::Result<(Arc<Engin
         unmarked: match args.unmarked_policies {
             UnmarkedPolicies::Host => Unmarked::Host,
             UnmarkedPolicies::Device => Unmarked::Device,
+        },
+        ecn: match args.ecn {
+            Ecn::Kernel => EcnRule::Kernel,
+            Ecn::Rfc6040 => EcnRule::Rfc6040,
         },
     };
     let host = Box::new(host);

@@ -165,7 +165,7 @@ fn net_dev_line(link: &LinkInfo) -> String {
         s.rx_errors,
         s.rx_dropped,
         0,
-        0,
+        s.rx_frame_errors,
         0,
         0,
         s.tx_bytes,

@@ -24,6 +24,7 @@ enum Carriage {
     Raw,
     Udp,
     Raw6,
+    Udp6,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,11 +40,13 @@ pub fn pairwise(setup: &Setup, results: &mut Results<'_>) -> Result<()> {
     let mut cases = Vec::new();
     for (at, algorithm) in algorithms(some).into_iter().enumerate() {
         let esn = at % 2 == 0;
-        cases.push(Case { algorithm, carriage: Carriage::Udp, esn });
-        cases.push(Case { algorithm, carriage: Carriage::Raw6, esn: !esn });
-        if at < 2 {
-            cases.push(Case { algorithm, carriage: Carriage::Raw, esn });
-        }
+        // In turn in UDP over IPv4 and bare over IPv6, and the other way round; with each kind of numbers.
+        let [one, other] = match at / 2 % 2 {
+            0 => [Carriage::Udp, Carriage::Raw6],
+            _ => [Carriage::Raw, Carriage::Udp6],
+        };
+        cases.push(Case { algorithm, carriage: one, esn });
+        cases.push(Case { algorithm, carriage: other, esn: !esn });
     }
     run(setup, results, cases)
 }
@@ -52,7 +55,7 @@ pub fn pairwise(setup: &Setup, results: &mut Results<'_>) -> Result<()> {
 pub fn product(setup: &Setup, results: &mut Results<'_>) -> Result<()> {
     let mut cases = Vec::new();
     for algorithm in algorithms(|_| true) {
-        for carriage in [Carriage::Raw, Carriage::Udp, Carriage::Raw6] {
+        for carriage in [Carriage::Raw, Carriage::Udp, Carriage::Raw6, Carriage::Udp6] {
             cases.extend([false, true].map(|esn| Case { algorithm, carriage, esn }));
         }
     }
@@ -95,8 +98,8 @@ impl Case {
     fn run(&self, place: &mut Option<Tunnel>, left: &Engine, failures: &mut Vec<String>) -> Result<String> {
         let [left_algs, right_algs] = [0x01, 0x81].map(|first| self.algorithm.keyed(first));
         let plan = Plan {
-            natt: self.carriage == Carriage::Udp,
-            outer6: self.carriage == Carriage::Raw6,
+            natt: matches!(self.carriage, Carriage::Udp | Carriage::Udp6),
+            outer6: matches!(self.carriage, Carriage::Raw6 | Carriage::Udp6),
             esn: self.esn,
             ..Plan::bare([words(&left_algs), words(&right_algs)])
         };
@@ -177,11 +180,10 @@ impl Stream<'_> {
     /// From the SPI on, if it is one of this stream's.
     fn esp(&self, frame: &Frame) -> Option<Vec<u8>> {
         let esp = match self.case.carriage {
-            // An IPv6 header without extensions whose next header is ESP.
-            Carriage::Raw6 if frame.kind == 0x86dd && *frame.packet.get(6)? == 50 => {
-                frame.packet.get(40..)?.to_vec()
-            }
-            Carriage::Raw6 => return None,
+            Carriage::Raw6 | Carriage::Udp6 if frame.kind != 0x86dd => return None,
+            // An IPv6 header without extensions, in front of ESP or UDP.
+            Carriage::Raw6 => (*frame.packet.get(6)? == 50).then(|| frame.packet.get(40..))??.to_vec(),
+            Carriage::Udp6 => (*frame.packet.get(6)? == 17).then(|| frame.packet.get(48..))??.to_vec(),
             Carriage::Raw | Carriage::Udp => EspPacket::parse(frame)?.esp,
         };
         esp.starts_with(&self.spi.to_be_bytes()).then_some(esp)

@@ -34,7 +34,7 @@ pub struct Plan {
     pub algorithms: [String; 2],
     /// ESP in UDP.
     pub natt: bool,
-    /// The outer packets are IPv6: a vti6. Bare only.
+    /// The outer packets are IPv6: a vti6.
     pub outer6: bool,
     /// Extended sequence numbers, from [`ESN_START`] on.
     pub esn: bool,
@@ -99,7 +99,7 @@ impl Tunnel {
         let mut encap = Vec::new();
         for (space, kernel) in [(&left_space, *left == Engine::Kernel), (&right_space, true)] {
             if plan.natt && kernel {
-                encap.push(space.run(encap_socket)?);
+                encap.push(space.run(|| encap_socket(plan.outer6))?);
             }
         }
         let right = Gateway::start(right_space, Engine::Kernel, &end_lines(plan, RIGHT, LEFT))?;
@@ -217,9 +217,13 @@ fn prepare(space: &Namespace, v6: bool) -> Result<()> {
 }
 
 /// A socket that gives the kernel the ESP in UDP of port 4500.
-fn encap_socket() -> Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, NATT)).into())?;
+fn encap_socket(v6: bool) -> Result<Socket> {
+    let (domain, any): (_, IpAddr) = match v6 {
+        true => (Domain::IPV6, Ipv6Addr::UNSPECIFIED.into()),
+        false => (Domain::IPV4, Ipv4Addr::UNSPECIFIED.into()),
+    };
+    let socket = Socket::new(domain, Type::DGRAM, None)?;
+    socket.bind(&SocketAddr::from((any, NATT)).into())?;
     sys::encapsulate_esp(&socket)?;
     Ok(socket)
 }

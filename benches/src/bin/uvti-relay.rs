@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::thread;
 use uvti_core::packet::{Buf, OuterHeader, PerPacket, UdpPorts};
 use uvti_dataplane::io::tun::{OffloadQueue, OffloadTun, Offloads, Options, SimpleTun};
-use uvti_dataplane::io::underlay::{Outgoing, Received, SendPorts, SocketUnderlay};
+use uvti_dataplane::io::underlay::{Outgoing, Received, SendPorts, SocketUnderlay, UdpPort};
 use uvti_dataplane::io::{Pool, TunQueue, Underlay};
 
 /// Bytes of receive buffer asked for, so that a burst of the sender is not lost while we write.
@@ -80,7 +80,9 @@ fn start_offload(args: &Args) -> anyhow::Result<()> {
     let tun = OffloadTun::create(&args.tun, options, Offloads::ALL)?;
     let ports = SendPorts::default();
     let mut receiver = SocketUnderlay::open(false)?.segmented(ports.clone());
-    receiver.bind_udp(args.local.port()).with_context(|| format!("cannot bind {}", args.local))?;
+    receiver
+        .bind_udp(UdpPort::v4(args.local.port()))
+        .with_context(|| format!("cannot bind {}", args.local))?;
     let sender = SocketUnderlay::open(false)?.segmented(ports);
     let ports = UdpPorts { src: args.local.port(), dst: args.remote.port() };
     let ends = ((*args.local.ip()).into(), (*args.remote.ip()).into());

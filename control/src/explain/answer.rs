@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use uvti_core::device::Device;
 use uvti_core::packet::{Buf, Outer, UdpPorts};
+use uvti_core::route::Onward;
 use uvti_core::tables::Snapshot;
 use uvti_core::vti::explain::{self, Context, Esp, Explanation};
 use uvti_core::xfrm::Spi;
+use uvti_dataplane::host::netlink::Netlink;
 use uvti_dataplane::io::PACKET_MAX;
 
 /// What is asked. Packets start with their IP header.
@@ -50,7 +53,10 @@ pub enum Query {
 /// Explains, or says why it cannot. Reads the tables, and copies of packets.
 pub fn answer(tables: &Snapshot, query: &Query) -> Result<Explanation, String> {
     let names = Names::new();
-    let cx = Context { ifname: &|index| names.of(index) };
+    let onward = |device: &Device, src, dst| {
+        Netlink::open().map_or(Onward::Dropped, |mut netlink| netlink.onward(device.ifindex, src, dst))
+    };
+    let cx = Context { ifname: &|index| names.of(index), onward: &onward };
     match query {
         Query::Transmit { device, packet } => transmit(tables, device, packet, &cx),
         Query::Receive { packet } => {

@@ -12,6 +12,7 @@ use anyhow::{Result, anyhow, bail};
 use std::io;
 use std::sync::Arc;
 use uvti_core::device::LinkSpec;
+use uvti_core::packet::tos::EcnRule;
 use uvti_core::reason::Reason;
 use uvti_core::route::{Answer, Route, RouteKey};
 use uvti_core::tables::{Op, Refusal, Unmarked};
@@ -64,8 +65,14 @@ impl Memory {
 
 fn engine(batch: &str, host: Lab, underlay: Box<dyn Underlay>) -> Result<Arc<Engine>> {
     let (attribution_rows, record) = (DEFAULT_ROWS, DEFAULT_RECORDS);
-    let config =
-        Config { workers: 1, keep_devices: false, attribution_rows, record, unmarked: Unmarked::default() };
+    let config = Config {
+        workers: 1,
+        keep_devices: false,
+        attribution_rows,
+        record,
+        unmarked: Unmarked::default(),
+        ecn: EcnRule::default(),
+    };
     let engine = Engine::start(config, Box::new(host), vec![underlay], || Honest)?;
     let plan = batch::plan("tunnel", batch, &Running(&[]))
         .map_err(|errors| anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uvti_core::packet::{Buf, Incoming, Outer};
 use uvti_dataplane::io::tun::{FromHost, Kind};
-use uvti_dataplane::io::underlay::{Fault, Losses, Outgoing, Received};
+use uvti_dataplane::io::underlay::{Fault, Losses, Outgoing, Received, UdpPort};
 use uvti_dataplane::io::{Burst, Outcome, Pool, TunQueue, Underlay};
 
 /// IPv4 header without options, as the outer one is.
@@ -138,7 +138,7 @@ impl Underlay for PipeUnderlay {
         vec![self.from.signal.as_fd()]
     }
 
-    fn set_udp_ports(&mut self, _: &[u16]) -> Vec<(u16, io::Error)> {
+    fn set_udp_ports(&mut self, _: &[UdpPort]) -> Vec<(UdpPort, io::Error)> {
         Vec::new()
     }
 

@@ -128,6 +128,9 @@ pub struct Device {
     pub disable_xfrm: bool,
     /// `disable_policy`, of the device below or of an xfrm interface itself: what comes by it needs no input policy.
     pub no_policy: bool,
+    /// `disable_policy` of the device itself, for inner IPv4 and for inner IPv6: the host asks no policy about what
+    /// comes out of it.
+    pub disable_policy: [bool; 2],
     /// `vti6` with endpoints: the local one is not an address of this host.
     pub local_not_ours: bool,
     /// `vti6` with endpoints: the remote one is an address of this host.

@@ -25,5 +25,16 @@ pub struct Route {
     pub mtu: u32,
 }
 
+/// What the host does with an inner packet that a device hands it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Onward {
+    /// Delivers it to itself, by the device of this name.
+    Local(String),
+    /// Forwards it by the device of this name.
+    Forward(String),
+    /// Neither: it has no route, does not forward, or does not believe the source.
+    Dropped,
+}
+
 /// The host's answer; `None` when there is no way: no route, blackhole, unreachable, prohibit, link down.
 pub type Answer = Option<Route>;

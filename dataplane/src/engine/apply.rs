@@ -2,6 +2,7 @@
 
 use super::host::{Created, Host};
 use super::{Engine, State, note, sysctl};
+use crate::io::underlay::UdpPort;
 use crate::worker::Message;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -108,6 +109,7 @@ impl Engine {
             txqlen: link.as_ref().map_or(1000, |l| l.txqlen),
             disable_xfrm: false,
             no_policy: false,
+            disable_policy: [false; 2],
             local_not_ours: false,
             remote_is_ours: false,
         };
@@ -159,7 +161,7 @@ impl Engine {
 
     /// Receives on the UDP ports that SAs with encapsulation name, and on no others.
     fn follow_udp_ports(&self, state: &mut State, tables: &Snapshot) {
-        let wanted: BTreeSet<u16> = tables
+        let wanted: BTreeSet<UdpPort> = tables
             .states
             .iter()
             .filter(|sa| sa.run.alive())
@@ -173,7 +175,7 @@ impl Engine {
         self.workers[0].tell(Message::UdpPorts(wanted.iter().copied().collect(), answer));
         state.udp_ports = wanted;
         for (port, error) in failed.recv_timeout(std::time::Duration::from_secs(2)).unwrap_or_default() {
-            tracing::error!(port, %error, "cannot receive ESP in UDP on this port");
+            tracing::error!(%port, %error, "cannot receive ESP in UDP on this port");
         }
     }
 
@@ -201,6 +203,8 @@ impl Engine {
                 look_at_ends(state.host.as_mut(), now);
             });
         }
+        // The workers ask again where the host takes inner packets when the tables are others.
+        changed |= tables.policies.concern_host();
         if changed {
             self.store(Arc::new(tables));
         }
@@ -343,10 +347,11 @@ fn look_at_ends(host: &mut dyn Host, device: &mut Device) {
 
 /// The port on which packets of an SA arrive: its destination port if it is for this host, else the one that we send
 /// from, to which the peer answers.
-fn udp_port(host: &mut dyn Host, sa: &Sa) -> Option<u16> {
+fn udp_port(host: &mut dyn Host, sa: &Sa) -> Option<UdpPort> {
     let encap = sa.spec.encap?;
     let (_, local) = host.route(route_key(sa));
-    Some(if local { encap.dport } else { encap.sport })
+    let number = if local { encap.dport } else { encap.sport };
+    Some(UdpPort { v6: sa.spec.dst.is_ipv6(), number })
 }
 
 /// kernel: net/ipv4/ip_tunnel.c ip_tunnel_bind_dev(), net/ipv6/ip6_vti.c vti6_link_config()

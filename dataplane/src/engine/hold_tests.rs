@@ -120,6 +120,27 @@ fn what_waits_goes_with_its_policy_or_device() {
     check(&a);
 }
 
+/// The clock is advanced past each look; how long they are is a test of the queue's own.
+#[test]
+fn what_waits_in_vain_is_dropped() {
+    let (a, spec) = waiting(2);
+    a.send(5, 1);
+    until("five packets wait", || of(&a, Count::Held) == 5);
+    let mut looks = 0;
+    until("all dropped", || {
+        looks += 1;
+        a.engine.set_clock_ahead(looks * 103);
+        dropped(&a.engine, Reason::TxHeldPurged) == 5
+    });
+    check(&a);
+    assert_eq!((stats(&a).tx_packets, of(&a, Count::Held), a.sent().len()), (5, 0, 0));
+    // The policy has room again, and an SA that comes now is for the next packets.
+    add(&a, &spec);
+    a.send(5, 1);
+    until("five on the wire", || of(&a, Count::Out) == 5);
+    check(&a);
+}
+
 /// Scenario tx_nosa_km: one acquire for five packets; they are dropped all the same.
 #[test]
 fn a_key_manager_is_asked_once() {

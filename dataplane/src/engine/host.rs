@@ -1,5 +1,6 @@
 //! What the engine needs of the system it runs on, as traits: tests and benches run without one.
 
+use crate::host::pathfinder::{NoPathfinder, Pathfinder};
 use crate::io::TunQueue;
 use std::collections::HashSet;
 use std::io;
@@ -79,6 +80,11 @@ pub trait Host: Send {
             return None;
         }
         self.route(RouteKey { src: local, dst: remote, mark: 0 }).0.map(|r| r.mtu)
+    }
+
+    /// For a worker to ask by itself.
+    fn pathfinder(&mut self) -> io::Result<Box<dyn Pathfinder>> {
+        Ok(Box::new(NoPathfinder))
     }
 
     /// Sends an ICMP error to the sender of an inner packet.

@@ -35,6 +35,7 @@ use crate::account::{
     Stuck,
 };
 use crate::io::Underlay;
+use crate::io::underlay::UdpPort;
 use crate::journal::Journal;
 use crate::worker::tamper::Tamper;
 use crate::worker::{Bell, Door, Event, Message, Parts, Worker, doors};
@@ -46,6 +47,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use uvti_core::device::{DeviceId, LinkInfo};
+use uvti_core::packet::tos::EcnRule;
 use uvti_core::tables::{Snapshot, Unmarked};
 
 /// ICMP errors and expiries that may wait for the upkeep thread.
@@ -64,6 +66,8 @@ pub struct Config {
     pub record: usize,
     /// Where output policies that match without a mark apply.
     pub unmarked: Unmarked,
+    /// How congestion passes between inner and outer headers.
+    pub ecn: EcnRule,
 }
 
 /// A running dataplane.
@@ -110,7 +114,7 @@ struct State {
     names: BTreeMap<DeviceId, String>,
     collector: Collector,
     next_device: u32,
-    udp_ports: BTreeSet<u16>,
+    udp_ports: BTreeSet<UdpPort>,
     monitors: monitor::Monitors,
     /// Sysctls that the host lacks.
     held: sysctl::Held,
@@ -153,6 +157,7 @@ impl Engine {
         let workers = underlays.len();
         let mut tables = Snapshot::new(workers as u16);
         tables.settings.unmarked = config.unmarked;
+        tables.settings.ecn = config.ecn;
         let tables = Arc::new(ArcSwap::from_pointee(tables));
         let flips: Vec<_> = (0..workers).map(|_| Arc::new(Flip::default())).collect();
         let bells = (0..workers).map(|_| Bell::new().map(Arc::new)).collect::<io::Result<Vec<_>>>()?;
@@ -160,7 +165,7 @@ impl Engine {
         let mut collector = Collector::new(flips.clone(), shelves, config.attribution_rows);
         let nowhere = collector.add_device(DeviceId::NONE);
         let (event_sender, events) = bounded(EVENTS);
-        let mut handles = Vec::new();
+        let (mut host, mut handles) = (host, Vec::new());
         for (i, ((underlay, inbox), account)) in underlays.into_iter().zip(inboxes).zip(accounts).enumerate()
         {
             let (messages, messages_in) = unbounded();
@@ -175,6 +180,7 @@ impl Engine {
                 messages: messages_in,
                 events: event_sender.clone(),
                 underlay,
+                pathfinder: host.pathfinder()?,
                 nowhere: nowhere.clone(),
                 tamper: tamper(),
                 account,

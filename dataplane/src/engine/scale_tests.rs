@@ -50,6 +50,7 @@ fn routes_are_asked_for_by_path_not_by_sa_or_transaction() {
         attribution_rows: 8,
         record: 0,
         unmarked: Unmarked::default(),
+        ecn: EcnRule::default(),
     };
     let host = Box::new(Counting(host, asked.clone()));
     let engine = Engine::start(config, host, vec![Box::new(net)], || Honest).unwrap();
@@ -62,7 +63,7 @@ fn routes_are_asked_for_by_path_not_by_sa_or_transaction() {
     let original = "0.0.0.0".parse().unwrap();
     let encap = Encap { kind: EncapKind::EspInUdp, sport: 4500, dport: 4501, original };
     add(1, Some(encap));
-    assert!(engine.lock().udp_ports.contains(&4500));
+    assert!(engine.lock().udp_ports.contains(&UdpPort { v6: false, number: 4500 }));
     for spi in 2..100 {
         assert_eq!(add(spi, None), 0, "neither the path, which is known, nor the ports of the SA in UDP");
     }

@@ -127,10 +127,11 @@ impl Flags {
         };
         device.disable_xfrm =
             of_all(host, XFRM4) || held.of_device(host, OF_DEVICES[XFRM4], &device.spec.name);
+        device.disable_policy = [POLICY4, POLICY6]
+            .map(|flag| of_all(host, flag) || held.of_device(host, OF_DEVICES[flag], &device.spec.name));
         if device.is_xfrm() {
             // kernel: net/ipv4/route.c ip_route_input_slow() asks the device that the packet was decapsulated for.
-            device.no_policy =
-                of_all(host, POLICY4) || held.of_device(host, OF_DEVICES[POLICY4], &device.spec.name);
+            device.no_policy = device.disable_policy[0];
             return;
         }
         let flag = if device.family() == Some(Family::V4) { POLICY4 } else { POLICY6 };

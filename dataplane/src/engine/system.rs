@@ -3,6 +3,7 @@
 use super::host::{Created, DeviceLosses, Host, HostDevice, LinkState};
 use crate::host::icmp::IcmpSender;
 use crate::host::netlink::{Netlink, Scope};
+use crate::host::pathfinder::Pathfinder;
 use crate::io::tun::{
     CreateError, Device, LINK_NONE, LINK_TUNNEL, OffloadQueue, OffloadTun, Offloads, Options, SimpleTun,
 };
@@ -158,6 +159,10 @@ impl Host for SystemHost {
             tracing::warn!(%error, "the host's addresses are not known");
             HashSet::new()
         })
+    }
+
+    fn pathfinder(&mut self) -> io::Result<Box<dyn Pathfinder>> {
+        Ok(Box::new(Netlink::open().map_err(io::Error::other)?))
     }
 
     fn send_icmp(&mut self, message: &icmp::Message) -> io::Result<()> {

@@ -11,6 +11,7 @@ use crate::worker::tamper::{Honest, Tamper};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use uvti_core::device::{LinkKind, LinkSpec};
+use uvti_core::packet::tos::EcnRule;
 use uvti_core::packet::{Buf, Outer, testing};
 use uvti_core::reason::{Reason, Way};
 use uvti_core::route::{Answer, Route, RouteKey};
@@ -84,6 +85,7 @@ pub(super) fn lab<T: Tamper>(workers: u16, tamper: impl Fn() -> T) -> Lab {
         attribution_rows: 8,
         record: 16,
         unmarked: uvti_core::tables::Unmarked::Host,
+        ecn: EcnRule::Kernel,
     };
     let engine = Engine::start(config, host, underlays, tamper).unwrap();
     Lab { engine, tuns, net, icmp }

@@ -4,5 +4,6 @@ pub mod icmp;
 pub mod netlink;
 pub mod netns;
 pub mod packet;
+pub mod pathfinder;
 pub mod pmtu;
 pub mod tap;

@@ -2,6 +2,7 @@
 
 use super::Fault;
 use crate::engine::{Created, DeviceLosses, Host, LinkState};
+use crate::host::pathfinder::Pathfinder;
 use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
@@ -121,8 +122,20 @@ impl Host for FaultyHost {
         self.inner.addresses()
     }
 
+    fn pathfinder(&mut self) -> io::Result<Box<dyn Pathfinder>> {
+        self.inner.pathfinder()
+    }
+
     fn send_icmp(&mut self, message: &icmp::Message) -> io::Result<()> {
         self.inner.send_icmp(message)
+    }
+
+    fn sysctl(&mut self, name: &str) -> Option<String> {
+        self.inner.sysctl(name)
+    }
+
+    fn set_sysctl(&mut self, name: &str, value: &str) -> Option<io::Result<()>> {
+        self.inner.set_sysctl(name, value)
     }
 
     fn random(&mut self) -> u64 {

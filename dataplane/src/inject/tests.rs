@@ -6,6 +6,7 @@ use crate::engine::tests::{LOCAL, MemoryHost, REMOTE, Tuns, dropped, tunnel, unt
 use crate::engine::{Config, Engine};
 use crate::io::memory::{MemoryTun, MemoryUnderlay, SentPacket};
 use crate::worker::tamper::Honest;
+use uvti_core::packet::tos::EcnRule;
 use uvti_core::packet::{Outer, testing};
 use uvti_core::reason::{LinkStats, Mib, Reason};
 use uvti_core::xfrm::Direction;
@@ -31,6 +32,7 @@ fn lab(ops: &[Op]) -> Lab {
         attribution_rows: 64,
         record: 16,
         unmarked: uvti_core::tables::Unmarked::Host,
+        ecn: EcnRule::Kernel,
     };
     let engine = Engine::start(config, host, underlays, || Honest).unwrap();
     engine.apply(ops).unwrap();

@@ -2,7 +2,7 @@
 
 use super::{Burst, Outcome, Pool, TunQueue, Underlay};
 use crate::io::tun::{FromHost, Kind};
-use crate::io::underlay::{Losses, Outgoing, Received};
+use crate::io::underlay::{Losses, Outgoing, Received, UdpPort};
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::VecDeque;
 use std::io;
@@ -213,7 +213,7 @@ impl Underlay for MemoryUnderlay {
         vec![self.0.signal.as_fd()]
     }
 
-    fn set_udp_ports(&mut self, _ports: &[u16]) -> Vec<(u16, io::Error)> {
+    fn set_udp_ports(&mut self, _ports: &[UdpPort]) -> Vec<(UdpPort, io::Error)> {
         Vec::new()
     }
 

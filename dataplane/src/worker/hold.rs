@@ -51,7 +51,7 @@ struct Held {
 
 impl Hold {
     /// Keeps a packet, if there is room.
-    fn keep(&mut self, device: DeviceId, buf: &Buf, policy: &Arc<Policy>) -> bool {
+    fn keep(&mut self, device: DeviceId, buf: &Buf, policy: &Arc<Policy>, now: Instant) -> bool {
         let packet = buf.bytes();
         if self.bytes + packet.len() > BYTES || !policy.hold() {
             return false;
@@ -64,14 +64,14 @@ impl Hold {
                 policy: policy.clone(),
                 packets: [held].into(),
                 timeout: FIRST_LOOK,
-                due: Instant::now() + FIRST_LOOK,
+                due: now + FIRST_LOOK,
             }),
         }
         true
     }
 
     /// When the next queue is to be looked at.
-    pub(super) fn due(&self) -> Option<Instant> {
+    fn due(&self) -> Option<Instant> {
         self.queues.iter().map(|q| q.due).min()
     }
 
@@ -81,10 +81,23 @@ impl Hold {
     }
 
     fn take_due(&mut self, now: Instant) -> Option<Queue> {
-        let at = self.queues.iter().position(|q| q.due <= now)?;
+        // What is due later than after its timeout was put there before the clock was set back.
+        let is_due = |q: &Queue| q.due <= now || q.due - now > q.timeout;
+        let at = self.queues.iter().position(is_due)?;
         let queue = self.queues.swap_remove(at);
         self.bytes -= queue.bytes();
         Some(queue)
+    }
+
+    /// Puts a queue back whose SA has not come; gives it out again if it has waited long enough.
+    fn wait_on(&mut self, mut queue: Queue, now: Instant) -> Result<(), Queue> {
+        if queue.timeout >= LAST_LOOK {
+            return Err(queue);
+        }
+        queue.timeout *= 2;
+        let after = queue.timeout;
+        self.put_back(queue, after, now);
+        Ok(())
     }
 
     /// Puts a queue back, to be looked at after its timeout.
@@ -123,7 +136,8 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         if self.releasing {
             return self.refuse(id, buf, &with_policy(Reason::TxHeldNoSa, policy), None);
         }
-        if !self.hold.keep(id, &buf, policy) {
+        let moment = self.moment();
+        if !self.hold.keep(id, &buf, policy, moment) {
             return self.refuse(id, buf, &with_policy(stage.reason(Reason::TxHoldQueueFull), policy), None);
         }
         if stage == Stage::Host {
@@ -141,19 +155,31 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         if !self.pending.is_empty() || self.hold.queues.is_empty() {
             return false;
         }
-        let moment = Instant::now();
-        let Some(mut queue) = self.hold.take_due(moment) else { return false };
+        let moment = self.moment();
+        let Some(queue) = self.hold.take_due(moment) else { return false };
         match self.look_for_sa(&queue) {
             Found::Sa => self.release(queue, now, moment),
-            Found::Nothing if queue.timeout < LAST_LOOK => {
-                queue.timeout *= 2;
-                let after = queue.timeout;
-                self.hold.put_back(queue, after, moment);
+            Found::Nothing => {
+                if let Err(over) = self.hold.wait_on(queue, moment) {
+                    self.purge(over, Reason::TxHeldPurged);
+                }
             }
-            Found::Nothing => self.purge(queue, Reason::TxHeldPurged),
             Found::Never(reason) => self.purge(queue, reason),
         }
         true
+    }
+
+    /// Now, by the dataplane's clock.
+    fn moment(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_add(Duration::from_secs(self.ahead)).unwrap_or(now)
+    }
+
+    /// When the next queue is to be looked at, by the host's clock.
+    pub(super) fn hold_due(&self) -> Option<Instant> {
+        let due = self.hold.due()?;
+        // What would be before the machine was started is over in any case.
+        Some(due.checked_sub(Duration::from_secs(self.ahead)).unwrap_or_else(Instant::now))
     }
 
     /// The first packet decides for all.
@@ -246,4 +272,33 @@ impl<T: Tamper, A: Account> Worker<T, A> {
 
 fn with_policy(reason: Reason, policy: &Arc<Policy>) -> Drop {
     Drop { policy: Some(policy.clone()), ..reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uvti_core::vti::testing::{Lab, OUT};
+
+    /// The timer of a queue is 0.1 s at first, and twice that each time; when one of 60 s or more is over without an SA,
+    /// the queue is purged: 0.1 + 0.2 + … + 102.4 s. kernel: net/xfrm/xfrm_policy.c xfrm_policy_queue_process()
+    #[test]
+    fn packets_wait_for_205_seconds() {
+        let tables = Lab::vti().tables();
+        let policy = tables.policies.of(uvti_core::xfrm::Direction::Out)[OUT].clone();
+        let (mut hold, begun) = (Hold::default(), Instant::now());
+        assert!(hold.keep(DeviceId(1), &Buf::from_packet(&[0; 100]), &policy, begun));
+        let mut looks = Vec::new();
+        let mut over = None;
+        while let Some(due) = hold.due() {
+            assert!(hold.take_due(due - Duration::from_millis(1)).is_none(), "not before it is due");
+            let queue = hold.take_due(due).unwrap();
+            looks.push((due - begun).as_millis());
+            // One that comes later waits with the first, and no longer.
+            over = hold.wait_on(queue, due).err();
+            assert!(over.is_some() || hold.keep(DeviceId(1), &Buf::from_packet(&[0; 100]), &policy, due));
+        }
+        assert_eq!(looks, (1..=11).map(|n| 100 * ((1 << n) - 1)).collect::<Vec<u128>>());
+        assert_eq!(looks.last(), Some(&204_700));
+        assert_eq!((over.unwrap().packets.len(), hold.bytes), (11, 0));
+    }
 }

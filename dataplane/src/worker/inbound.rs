@@ -5,10 +5,10 @@ use super::{BURST, Worker};
 use crate::account::{Account, Count, Dropped};
 use crate::io::Outcome;
 use crate::io::underlay::{Fault, Received};
-use uvti_core::device::DeviceId;
+use uvti_core::device::{Device, DeviceId};
 use uvti_core::packet::{Buf, Incoming, Outer};
 use uvti_core::reason::{LinkField, Reason, Way};
-use uvti_core::vti::{RxSlot, RxVerdict, WayPlace, receive};
+use uvti_core::vti::{Drop, RxSlot, RxVerdict, WayPlace, receive};
 
 /// An inner packet that is to be handed to its device.
 pub(super) struct Delivery {
@@ -85,7 +85,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 (device, run) = (slot.device, 0);
             }
             run += 1;
-            self.dispose(slot);
+            self.dispose(slot, now);
         }
         self.books.count(self.counters(device), Way::Rx, came, run);
         self.hand_over(device);
@@ -93,12 +93,19 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         self.account.burst_done();
     }
 
-    fn dispose(&mut self, slot: RxSlot) {
+    fn dispose(&mut self, slot: RxSlot, now: u64) {
         match slot.verdict {
-            RxVerdict::Deliver { len, way } => {
-                self.scratch.delivered.push(slot.buf);
-                self.scratch.deliveries.push(Delivery { len, way });
-            }
+            RxVerdict::Deliver { len, way } => match self.host_drops(way, &slot.buf, now) {
+                None => {
+                    self.scratch.delivered.push(slot.buf);
+                    self.scratch.deliveries.push(Delivery { len, way });
+                }
+                Some(drop) => {
+                    // The VTI has received it.
+                    self.books.count(self.counters(slot.device), Way::Rx, Count::Bytes, len as u64);
+                    self.refuse(slot.device, slot.buf, &drop, None);
+                }
+            },
             RxVerdict::Hop(home) if usize::from(home) < self.doors.len() => {
                 self.scratch.hops[usize::from(home)].push(slot.buf);
                 self.scratch.hop_outers[usize::from(home)].push(slot.outer);
@@ -116,6 +123,18 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 self.refuse(slot.device, slot.buf, &Reason::RxWorkerGone.into(), Some(&slot.outer));
             }
         }
+    }
+
+    /// The drop of an inner packet that the host would not let pass, if it knew our policies.
+    #[inline]
+    fn host_drops(&mut self, way: WayPlace, packet: &Buf, now: u64) -> Option<Drop> {
+        let tables = self.tables.load();
+        if !tables.policies.concern_host() {
+            return None;
+        }
+        let Self { opener, pathfinder, .. } = self;
+        let mut ask = |device: &Device, src, dst| pathfinder.onward(device.ifindex, src, dst);
+        opener.host_drops(self.tables.load(), way, packet.bytes(), now, &mut ask)
     }
 
     /// Writes what was gathered for one device, and counts what became of it.

@@ -16,8 +16,9 @@ pub(crate) use bell::Bell;
 pub(crate) use hop::{CAPACITY as HOP_CAPACITY, Door, Inbox, doors};
 
 use crate::account::{Account, Books, Count, DeviceCounters, Dropped, Flip, Gauges};
+use crate::host::pathfinder::Pathfinder;
 use crate::io::tun::FromHost;
-use crate::io::underlay::{Outgoing, Received};
+use crate::io::underlay::{Outgoing, Received, UdpPort};
 use crate::io::{Outcome, Pool, TunQueue, Underlay};
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -57,7 +58,7 @@ pub(crate) enum Message {
     /// A device that is gone.
     RemovePort(DeviceId),
     /// UDP ports to receive on; answered by those that could not be bound.
-    UdpPorts(Vec<u16>, Sender<Vec<(u16, io::Error)>>),
+    UdpPorts(Vec<UdpPort>, Sender<Vec<(UdpPort, io::Error)>>),
     /// Seconds by which the clock is ahead of the host's.
     ClockAhead(u64),
     /// End the thread.
@@ -93,6 +94,7 @@ pub(crate) struct Parts<T, A> {
     pub(crate) messages: Receiver<Message>,
     pub(crate) events: Sender<Event>,
     pub(crate) underlay: Box<dyn Underlay>,
+    pub(crate) pathfinder: Box<dyn Pathfinder>,
     pub(crate) nowhere: Arc<DeviceCounters>,
     pub(crate) tamper: T,
     pub(crate) account: A,
@@ -110,6 +112,7 @@ pub(crate) struct Worker<T, A> {
     messages: Receiver<Message>,
     events: Sender<Event>,
     underlay: Box<dyn Underlay>,
+    pathfinder: Box<dyn Pathfinder>,
     ports: HashMap<DeviceId, Port, RandomState>,
     /// Counters of packets that met no device.
     nowhere: Arc<DeviceCounters>,
@@ -178,6 +181,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             messages: parts.messages,
             events: parts.events,
             underlay: parts.underlay,
+            pathfinder: parts.pathfinder,
             ports: HashMap::default(),
             nowhere: parts.nowhere,
             pool: Pool::new(BUFFERS),
@@ -262,7 +266,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
             true => self.poll.look(),
             // The other worker rings when it gives buffers back: it then has room.
             false if !self.pending.is_empty() => self.poll.nap(&self.bell),
-            false => self.poll.sleep(self.hold.due()),
+            false => self.poll.sleep(self.hold_due()),
         };
         self.bell.get_up();
         result

@@ -3,6 +3,7 @@
 use super::{Input, plant};
 use std::sync::{Arc, LazyLock};
 use uvti_core::packet::Buf;
+use uvti_core::route::Onward;
 use uvti_core::tables::Snapshot;
 use uvti_core::vti::explain::{self, Context, Esp, Explanation};
 use uvti_core::vti::testing::{Lab, VTI};
@@ -14,7 +15,7 @@ pub(super) fn explain(data: &[u8]) {
     let mut input = Input(data);
     let kind = input.byte();
     for packet in uvti::fuzzing::explained(kind, input.0) {
-        let cx = Context { ifname: &|index| index.to_string() };
+        let cx = Context { ifname: &|index| index.to_string(), onward: &|_, _, _| Onward::Dropped };
         let device = TABLES.devices.by_ifindex(VTI).expect("vti0");
         let sent = explain::transmit(&TABLES, device, Buf::from_packet(&packet), &cx);
         check(&sent);

@@ -160,7 +160,7 @@ fn stats(link: &LinkInfo, errors: bool) -> Vec<String> {
     let s = &link.stats;
     let rx = [s.rx_bytes, s.rx_packets, s.rx_errors, s.rx_dropped, 0, 0];
     let tx = [s.tx_bytes, s.tx_packets, s.tx_errors, s.tx_dropped, s.tx_carrier_errors, s.collisions];
-    let rx_errors = [0; 5];
+    let rx_errors = [0, 0, s.rx_frame_errors, 0, 0];
     let tx_errors = [s.tx_aborted_errors, 0, 0, 0, 0];
     let mut width = [10, 7, 6, 7, 7, 7];
     let mut widen = |values: &[u64], from: usize| {
@@ -290,6 +290,7 @@ fn stats_value(link: &LinkInfo, errors: bool) -> Value {
         for key in ["length_errors", "crc_errors", "frame_errors", "fifo_errors", "missed_errors"] {
             rx[key] = json!(0);
         }
+        rx["frame_errors"] = json!(s.rx_frame_errors);
         tx["aborted_errors"] = json!(s.tx_aborted_errors);
         for key in ["fifo_errors", "window_errors", "heartbeat_errors", "carrier_changes"] {
             tx[key] = json!(0);

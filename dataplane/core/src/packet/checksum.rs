@@ -79,8 +79,9 @@ pub fn checksum(bytes: &[u8]) -> u16 {
     sum.checksum()
 }
 
+/// Folds a sum to 16 bits.
 #[inline]
-fn fold(mut sum: u64) -> u16 {
+pub(super) fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

@@ -1,6 +1,6 @@
 //! Outer headers: IPv4, IPv6, UDP.
 
-use super::checksum::finish;
+use super::checksum::{Sum, finish, fold};
 use super::{Buf, UdpPorts, checksum, proto};
 use std::net::IpAddr;
 
@@ -20,7 +20,7 @@ pub struct OuterHeader {
     bytes: [u8; IPV6_HEADER + UDP_HEADER],
     ipv4: bool,
     udp: bool,
-    /// IPv4: the sum of its words.
+    /// IPv4: the sum of its words. IPv6 with UDP: that of the pseudo header without the length, and of the ports.
     sum: u32,
 }
 
@@ -79,9 +79,12 @@ impl OuterHeader {
             _ => return Err(NoRoom),
         };
         if let Some(ports) = udp {
-            // RFC 3948 §2.1: the checksum is 0 over IPv4.
             h.bytes[ip..ip + 2].copy_from_slice(&ports.src.to_be_bytes());
             h.bytes[ip + 2..ip + 4].copy_from_slice(&ports.dst.to_be_bytes());
+            // RFC 3948 §2.1: the checksum is 0 over IPv4. Over IPv6 it has to be there (RFC 8200 §8.1).
+            if !h.ipv4 {
+                h.sum = u32::from(!checksum(&h.bytes[8..ip + 4])) + u32::from(proto::UDP);
+            }
         }
         Ok(h)
     }
@@ -122,7 +125,28 @@ impl OuterHeader {
         h[0..4].copy_from_slice(&word.to_be_bytes());
         h[4..6].copy_from_slice(&payload.to_be_bytes());
         write_udp_length(h, IPV6_HEADER, payload);
+        if N > IPV6_HEADER {
+            self.sum_udp::<N>(buf, payload);
+        }
         Ok(())
+    }
+
+    /// The UDP checksum over IPv6. kernel: net/ipv6/esp6.c esp6_output_encap_csum()
+    #[inline]
+    fn sum_udp<const N: usize>(&self, buf: &mut Buf, length: u16) {
+        let mut sum = Sum::default();
+        // The length is in the pseudo header and in UDP's own.
+        for word in [fold(u64::from(self.sum)), length, length] {
+            sum.add_word(word);
+        }
+        let bytes = buf.bytes_mut();
+        sum.add(&bytes[N..]);
+        let checksum = match sum.checksum() {
+            // Zero would say that there is none.
+            0 => 0xffff,
+            some => some,
+        };
+        bytes[N - 2..N].copy_from_slice(&checksum.to_be_bytes());
     }
 
     #[inline]
@@ -172,8 +196,35 @@ mod tests {
         OuterHeader::new(src, dst, udp).unwrap().push(&mut buf, PACKET).unwrap();
         let b = buf.bytes();
         assert_eq!((&b[..8], b.len()), (&[0x6b, 0x81, 0x23, 0x45, 0, 56, 17, 64][..], 96));
-        assert_eq!(&b[40..48], [0x11, 0x94, 0x11, 0x95, 0, 56, 0, 0]);
+        assert_eq!(b[40..46], [0x11, 0x94, 0x11, 0x95, 0, 56]);
+        assert_eq!(udp_sum(b), 0, "RFC 8200 §8.1: as the receiver sums it up");
         assert_eq!(OuterHeader::new(src, "192.0.2.1".parse().unwrap(), None), Err(NoRoom));
+    }
+
+    /// The checksum over UDP over IPv6 and its pseudo header, 0 if it is right.
+    fn udp_sum(packet: &[u8]) -> u16 {
+        let length = (packet.len() - IPV6_HEADER) as u16;
+        let mut pseudo = packet[8..40].to_vec();
+        pseudo.extend([0, 0, (length >> 8) as u8, length as u8, 0, 0, 0, proto::UDP]);
+        pseudo.extend(&packet[IPV6_HEADER..]);
+        checksum(&pseudo)
+    }
+
+    #[test]
+    fn a_checksum_of_zero_is_written_as_all_ones() {
+        let [src, dst] = ["2001:db8::1", "2001:db8::2"].map(|a| a.parse().unwrap());
+        let outer = OuterHeader::new(src, dst, Some(UdpPorts { src: 4500, dst: 4500 })).unwrap();
+        let send = |payload: [u8; 3]| {
+            let mut buf = Buf::from_packet(&payload);
+            outer.push(&mut buf, PACKET).unwrap();
+            buf
+        };
+        let base = send([0; 3]);
+        // With the checksum of the rest as its first word, the sum is all ones.
+        let [high, low] = *base.bytes()[46..].first_chunk().unwrap();
+        let buf = send([high, low, 0]);
+        assert_eq!(buf.bytes()[46..48], [0xff, 0xff]);
+        assert_eq!((udp_sum(base.bytes()), udp_sum(buf.bytes())), (0, 0));
     }
 
     #[test]

@@ -337,6 +337,32 @@ reasons! {
     /// A policy that matches without a mark encrypted it, before the device, and the host did not send it.
     TxUnmarkedUnsent "tx_unmarked_unsent" Tx []
         => "ip route get REMOTE from LOCAL; nft list ruleset";
+    /// The inner packet is for others, and a FWD policy without mark says block. A kernel VTI has received it; its IP
+    /// stack drops it afterwards.
+    RxForwardBlock "rx_forward_policy_block" Rx [RxPackets RxBytes] mib InPolBlock
+        => "uvti ip xfrm policy list dir fwd action block";
+    /// The inner packet is for others, and the FWD policy without mark that matches has a template: behind the VTI,
+    /// which has taken IPsec off, nothing fits one.
+    RxForwardTemplate "rx_forward_policy_template" Rx [RxPackets RxBytes] mib InTmplMismatch
+        => "uvti ip xfrm policy list dir fwd";
+    /// The inner packet is for others, no FWD policy without mark matches, and the default policy for FWD is block.
+    RxForwardDefaultBlock "rx_forward_default_block" Rx [RxPackets RxBytes] mib InNoPols
+        => "uvti ip xfrm policy getdefault";
+    /// The inner packet is for this host, and an input policy without mark says block.
+    RxLocalBlock "rx_local_policy_block" Rx [RxPackets RxBytes] mib InPolBlock
+        => "uvti ip xfrm policy list dir in action block";
+    /// The inner packet is for this host, and the input policy without mark that matches has a template: behind the
+    /// VTI, which has taken IPsec off, nothing fits one. `disable_policy` of the VTI ends these checks.
+    RxLocalTemplate "rx_local_policy_template" Rx [RxPackets RxBytes] mib InTmplMismatch
+        => "sysctl net.ipv4.conf.DEV.disable_policy";
+    /// The inner packet is for this host, no input policy without mark matches, and the default policy for input is
+    /// block.
+    RxLocalDefaultBlock "rx_local_default_block" Rx [RxPackets RxBytes] mib InNoPols
+        => "uvti ip xfrm policy getdefault";
+    /// With `--ecn rfc6040`: congestion was experienced on the way, and the inner packet's sender would not understand
+    /// that (Not-ECT). Other tunnels of the kernel count the same; its VTI lets it pass.
+    RxCongested "rx_congested" Rx [RxErrors RxFrameErrors]
+        => "uvti run --help";
 }
 
 impl Reason {

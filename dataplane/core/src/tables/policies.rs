@@ -73,11 +73,11 @@ impl Policy {
 pub struct Policies {
     by_direction: [Classifier; 3],
     by_index: Shards<u32, Arc<Policy>>,
+    /// How many take packets without a mark, by direction.
+    unmarked: [usize; 3],
     /// What happens to packets that none matches.
     pub defaults: [Action; 3],
     next_index: u32,
-    /// How many with direction out match packets without a mark.
-    unmarked_out: usize,
 }
 
 impl Default for Policies {
@@ -85,9 +85,9 @@ impl Default for Policies {
         Self {
             by_direction: Default::default(),
             by_index: Shards::default(),
+            unmarked: [0; 3],
             defaults: [Action::Allow; 3],
             next_index: 0,
-            unmarked_out: 0,
         }
     }
 }
@@ -106,7 +106,17 @@ impl Policies {
     /// Whether packets without a mark are the business of any output policy, or of the default.
     #[inline]
     pub fn concern_unmarked(&self) -> bool {
-        self.unmarked_out != 0 || self.defaults[Direction::Out as usize] == Action::Block
+        self.concern_unmarked_of(Direction::Out)
+    }
+
+    /// Whether some may be about what the host does with a packet behind a VTI, where it has no mark.
+    #[inline]
+    pub fn concern_host(&self) -> bool {
+        self.concern_unmarked_of(Direction::Fwd) || self.concern_unmarked_of(Direction::In)
+    }
+
+    fn concern_unmarked_of(&self, dir: Direction) -> bool {
+        self.unmarked[dir as usize] > 0 || self.defaults[dir as usize] == Action::Block
     }
 
     /// Policies of a direction in the order in which they are tried. Sorts them: for lists, not for packets.
@@ -183,22 +193,21 @@ impl Policies {
         }
         let policy = Arc::new(Policy::new(spec, number, now, held));
         self.by_index.insert(policy.spec.index, policy.clone());
-        self.unmarked_out += usize::from(is_unmarked_out(&policy));
+        self.unmarked[policy.spec.dir as usize] += usize::from(is_unmarked(&policy));
         self.by_direction[policy.spec.dir as usize].insert(policy);
         Ok(())
     }
 
     pub(super) fn remove(&mut self, policy: &Arc<Policy>) {
-        if self.by_index.remove(&policy.spec.index).is_some() {
-            self.unmarked_out -= usize::from(is_unmarked_out(policy));
-        }
+        self.by_index.remove(&policy.spec.index);
         self.by_direction[policy.spec.dir as usize].remove(policy);
+        self.unmarked[policy.spec.dir as usize] -= usize::from(is_unmarked(policy));
     }
 
     pub(super) fn clear(&mut self) {
         self.by_direction = Default::default();
         self.by_index = Shards::default();
-        self.unmarked_out = 0;
+        self.unmarked = [0; 3];
     }
 
     /// The next free index: steps of 8 with the direction in the low bits; the first is never 0.
@@ -222,8 +231,9 @@ impl Policies {
     }
 }
 
-fn is_unmarked_out(policy: &Policy) -> bool {
-    policy.spec.dir == Direction::Out && policy.spec.mark.matches(0)
+/// Whether it may match a packet without a mark that belongs to no xfrm interface.
+fn is_unmarked(policy: &Policy) -> bool {
+    policy.spec.mark.matches(0) && policy.spec.if_id == 0
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What the datapath takes from sysctls and from whoever listens, besides the tables.
 
+use crate::packet::tos::EcnRule;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a namespace.
@@ -15,6 +16,8 @@ pub struct Settings {
     pub key_manager: bool,
     /// Where output policies that match without a mark apply.
     pub unmarked: Unmarked,
+    /// `uvti run --ecn`: how congestion passes between inner and outer headers.
+    pub ecn: EcnRule,
 }
 
 /// Where an output policy that matches packets without a mark applies.
@@ -29,6 +32,12 @@ pub enum Unmarked {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { larval_drop: true, acq_expires: 30, key_manager: false, unmarked: Unmarked::Host }
+        Self {
+            larval_drop: true,
+            acq_expires: 30,
+            key_manager: false,
+            unmarked: Unmarked::Host,
+            ecn: EcnRule::Kernel,
+        }
     }
 }

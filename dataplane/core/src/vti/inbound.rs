@@ -2,10 +2,12 @@
 
 use super::Drop;
 use super::memory::Memory;
+use super::onward::{Ask, Onwards};
 use super::receive::{self, Admitted, Refused};
 use super::xfrmi;
 use crate::device::{Device, DeviceId};
 use crate::esp::{self, NextHeader, OpenError, ReplayError};
+use crate::packet::tos::EcnRule;
 use crate::packet::{Buf, Flow, Incoming, Inner, Outer, OuterHeader, PerPacket, UdpPorts, hash_ends, tos};
 use crate::reason::Reason;
 use crate::tables::{Policy, Snapshot};
@@ -99,6 +101,7 @@ pub struct Receiver {
     known: Memory<Arrival, Known>,
     /// None: it needed no policy.
     passed: Memory<Passing, Option<Arc<Policy>>>,
+    onwards: Onwards,
 }
 
 impl Receiver {
@@ -130,11 +133,33 @@ impl Receiver {
         Drop { reason, sa: self.sa(way).cloned(), policy: self.policy(way).cloned(), mtu: 0 }
     }
 
+    /// The drop of a packet of the last burst that was to be delivered, if the host behind the device would not let it
+    /// pass. `ask` asks the host.
+    ///
+    /// Only to be called if [`concern_host`](crate::tables::Policies::concern_host) says so.
+    pub fn host_drops(
+        &mut self,
+        tables: &Snapshot,
+        way: WayPlace,
+        packet: &[u8],
+        now: u64,
+        ask: &mut Ask<'_>,
+    ) -> Option<Drop> {
+        let Known { device, sa } = self.known.get(way.known)?;
+        if device.is_xfrm() {
+            // Its packets have come through IPsec still, and their policies were asked with its if_id.
+            return None;
+        }
+        let (reason, policy) = self.onwards.check(tables, device, packet, now, ask).err()?;
+        Some(Drop { reason, sa: Some(sa.clone()), policy, mtu: 0 })
+    }
+
     /// Forgets what other tables said, and lets go of them.
     pub fn follow(&mut self, tables: &Arc<Snapshot>) {
         if !self.tables.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, tables)) {
             self.known.clear();
             self.passed.clear();
+            self.onwards.clear();
             self.tables = Some(tables.clone());
         }
     }
@@ -143,6 +168,7 @@ impl Receiver {
         self.follow(tables);
         self.known.begin();
         self.passed.begin();
+        self.onwards.begin();
     }
 
     /// Where device and SA of a packet are known, and the low half of its sequence number.
@@ -224,7 +250,8 @@ fn deliver(
     if sa.spec.mode == Mode::Beet {
         slot.len = slot.buf.len();
     }
-    let inner = inner_packet(sa, &mut slot.buf, &slot.outer, next_header).map_err(without_policy)?;
+    let inner = inner_packet(sa, &mut slot.buf, &slot.outer, next_header, tables.settings.ecn)
+        .map_err(without_policy)?;
     // kernel: include/net/xfrm.h __xfrm_policy_check2() DST_NOPOLICY
     if xfrmi::needs_no_policy(device, &inner) {
         return Ok(usize::MAX);
@@ -346,6 +373,7 @@ pub(super) fn inner_packet(
     buf: &mut Buf,
     outer: &Outer,
     next_header: NextHeader,
+    rule: EcnRule,
 ) -> Result<Inner, Reason> {
     let (version, header) = match next_header {
         NextHeader::IPV4 => (4, 20),
@@ -367,8 +395,9 @@ pub(super) fn inner_packet(
         buf.truncate(length);
     }
     let flags = sa.spec.flags;
-    let copy = tos::Decap { dscp: flags.has(StateFlags::DECAP_DSCP), ecn: !flags.has(StateFlags::NOECN) };
-    let marked = tos::decap(inner.tos, outer.tos, copy);
+    let copy =
+        tos::Decap { dscp: flags.has(StateFlags::DECAP_DSCP), ecn: !flags.has(StateFlags::NOECN), rule };
+    let marked = tos::decap(inner.tos, outer.tos, copy).map_err(|_| Reason::RxCongested)?;
     if marked != inner.tos {
         tos::set(buf.bytes_mut(), marked);
     }

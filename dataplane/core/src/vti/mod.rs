@@ -9,6 +9,7 @@ pub mod icmp;
 mod inbound;
 pub mod ledger;
 mod memory;
+pub mod onward;
 mod outbound;
 pub mod pmtu;
 pub mod receive;

@@ -413,6 +413,7 @@ pub(super) fn encapsulate(
     let copy = tos::Encap {
         dscp: !spec.extra_flags.has(ExtraFlags::DONT_ENCAP_DSCP),
         ecn: !spec.flags.has(StateFlags::NOECN),
+        rule: decision.ecn,
     };
     let df = inner.df && !spec.flags.has(StateFlags::NOPMTUDISC);
     let packet = PerPacket {

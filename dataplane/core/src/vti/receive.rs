@@ -117,6 +117,11 @@ pub fn opened_all_the_same<'a>(
     (sa.spec.mode == Mode::Tunnel && check_sa(sa, outer).is_ok()).then_some((sa, seq))
 }
 
+/// What a selector's `dev` is compared with for the outer packet: the device of the host's route to itself.
+///
+/// kernel: net/xfrm/xfrm_policy.c xfrm_decode_session(), by the packet's route, not by where it came from
+pub(crate) const OUTER_DEV: &str = "lo";
+
 /// The input policies without mark apply to the outer packet first, which has not come through IPsec yet.
 ///
 /// kernel: net/ipv4/ip_vti.c vti_input() xfrm4_policy_check()
@@ -126,7 +131,7 @@ fn outer_policy(tables: &Snapshot, outer: &Outer, carried: u8) -> Result<(), Rea
         None => (carried, 0, 0),
     };
     let flow = Flow { src: outer.src, dst: outer.dst, proto: protocol, sport, dport };
-    match tables.policies.lookup(Direction::In, &flow, "", 0, 0) {
+    match tables.policies.lookup(Direction::In, &flow, OUTER_DEV, 0, 0) {
         Some(p) if p.spec.action == Action::Block => Err(Reason::RxOuterPolicyBlock),
         Some(p) if p.spec.templates.iter().any(|t| t.level == Level::Required) => {
             Err(Reason::RxOuterPolicyTemplate)

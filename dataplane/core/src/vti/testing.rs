@@ -102,6 +102,7 @@ pub fn device(name: &str, ifindex: u32, local: IpAddr, remote: IpAddr, key: u32)
         txqlen: 1000,
         disable_xfrm: false,
         no_policy: false,
+        disable_policy: [false; 2],
         local_not_ours: false,
         remote_is_ours: false,
     }

@@ -2,6 +2,7 @@
 
 mod bursts;
 mod explain;
+mod onward;
 mod receive;
 mod transmit;
 mod unmarked;
@@ -58,6 +59,7 @@ impl Told {
             ("txB", l.tx_bytes),
             ("rxE", l.rx_errors),
             ("rxD", l.rx_dropped),
+            ("rxframe", l.rx_frame_errors),
             ("txE", l.tx_errors),
             ("txD", l.tx_dropped),
             ("aborted", l.tx_aborted_errors),

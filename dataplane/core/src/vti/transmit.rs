@@ -8,6 +8,7 @@ use super::xfrmi;
 
 use super::unmarked::{Stage, goes_on};
 use crate::device::Device;
+use crate::packet::tos::EcnRule;
 use crate::packet::{Flow, OuterHeader};
 use crate::reason::Reason;
 use crate::route::{Route, RouteKey};
@@ -33,6 +34,8 @@ pub struct Decision {
     ///
     /// kernel: net/ipv4/esp4.c esp_output()
     pub tfc_len: u32,
+    /// How the outer header gets the inner one's ECN.
+    pub ecn: EcnRule,
 }
 
 impl Decision {
@@ -114,7 +117,8 @@ fn finish(tables: &Snapshot, device: &Device, bundle: Bundle, stage: Stage) -> R
     check_loop(tables, device, &bundle.sa, route).map_err(refused)?;
     let fits = largest_inner(&bundle.sa, route);
     let (mtu, tfc_len) = (fits.min(device.mtu), fits.min(bundle.sa.spec.tfcpad));
-    Ok(Decision { stage, policy: bundle.policy, sa: bundle.sa, route, mtu, tfc_len })
+    let ecn = tables.settings.ecn;
+    Ok(Decision { stage, policy: bundle.policy, sa: bundle.sa, route, mtu, tfc_len, ecn })
 }
 
 /// What a key manager is to be asked for, after a flow was refused: the SA that was not there, unless it was asked for

@@ -5,8 +5,11 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// kernel: include/uapi/linux/rtnetlink.h enum rtnetlink_groups: links, IPv4 addresses, routes and rules, IPv6 ones
-const GROUPS: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
+/// kernel: include/uapi/linux/rtnetlink.h enum rtnetlink_groups: links, IPv4 addresses, routes and rules, IPv6 ones,
+/// and what is configured of forwarding and rp_filter
+const GROUPS: [u32; 9] = [1, 5, 7, 8, 9, 11, 19, 24, 25];
+/// kernel: include/uapi/linux/rtnetlink.h
+const RTM_NEWNETCONF: u16 = 80;
 /// The kernel's messages are at most a page and a bit; several fit in.
 const DATAGRAM: usize = 64 << 10;
 
@@ -21,13 +24,16 @@ pub struct Changes {
     pub routes: bool,
     /// Routing rules.
     pub rules: bool,
+    /// Forwarding, or the filter of sources.
+    pub forwarding: bool,
     /// Events were lost: the kernel had no room for them. Everything else is set too.
     pub lost: bool,
 }
 
 impl Changes {
     /// Everything may have changed.
-    pub const ALL: Self = Self { links: true, addresses: true, routes: true, rules: true, lost: true };
+    pub const ALL: Self =
+        Self { links: true, addresses: true, routes: true, rules: true, forwarding: true, lost: true };
 
     /// Whether anything did.
     pub fn any(self) -> bool {
@@ -46,6 +52,7 @@ impl Changes {
             libc::RTM_NEWADDR | libc::RTM_DELADDR => self.addresses = true,
             libc::RTM_NEWROUTE | libc::RTM_DELROUTE => self.routes = true,
             libc::RTM_NEWRULE | libc::RTM_DELRULE => self.rules = true,
+            RTM_NEWNETCONF => self.forwarding = true,
             _ => {}
         }
     }

@@ -5,6 +5,7 @@ mod events;
 #[doc(hidden)]
 pub mod fuzzing;
 mod link;
+mod onward;
 mod route;
 mod stats;
 #[cfg(test)]

@@ -213,6 +213,6 @@ impl Netlink {
     }
 }
 
-fn full_prefix(address: IpAddr) -> u8 {
+pub(super) fn full_prefix(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }

@@ -99,16 +99,20 @@ pub(super) fn strip_ipv4(packet: &[u8]) -> Result<(Outer, usize), Fault> {
 
 /// An IPv6 raw socket delivers the payload; the header's fields come as control messages.
 fn judge_v6(buf: Buf, datagram: &Datagram<'_>) -> Received {
-    let Some(SocketAddr::V6(from)) = datagram.source else {
-        return Received::Damaged { buf, from: None, fault: Fault::Unaddressed };
-    };
+    match outer_v6(datagram) {
+        Ok(outer) => Received::Packet(Incoming { buf, outer }),
+        Err(from) => Received::Damaged { buf, from, fault: Fault::Unaddressed },
+    }
+}
+
+/// Reads them; else the sender, if that is known.
+pub(super) fn outer_v6(datagram: &Datagram<'_>) -> Result<Outer, Option<IpAddr>> {
+    let Some(SocketAddr::V6(from)) = datagram.source else { return Err(None) };
     let src = IpAddr::V6(*from.ip());
     let info = |kind| datagram.control.iter().find(move |c| c.is(libc::SOL_IPV6, kind));
-    let Some(dst) = info(libc::IPV6_PKTINFO).and_then(|c| c.pktinfo_v6()) else {
-        return Received::Damaged { buf, from: Some(src), fault: Fault::Unaddressed };
-    };
+    let dst = info(libc::IPV6_PKTINFO).and_then(|c| c.pktinfo_v6()).ok_or(Some(src))?;
     let tos = info(libc::IPV6_TCLASS).and_then(|c| c.number()).unwrap_or(0) as u8;
-    Received::Packet(Incoming { buf, outer: Outer { src, dst: dst.into(), tos, udp: None } })
+    Ok(Outer { src, dst: dst.into(), tos, udp: None })
 }
 
 #[cfg(test)]

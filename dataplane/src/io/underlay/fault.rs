@@ -2,7 +2,7 @@
 //!
 //! It is put around the real one only where faults may be injected; without it nothing of this is on a packet's way.
 
-use super::{Losses, Outgoing, Received, Underlay};
+use super::{Losses, Outgoing, Received, UdpPort, Underlay};
 use crate::io::{Burst, Outcome, Pool};
 use crossbeam_channel::Receiver;
 use std::io;
@@ -168,7 +168,7 @@ impl Underlay for FaultyUnderlay {
         self.inner.fds()
     }
 
-    fn set_udp_ports(&mut self, ports: &[u16]) -> Vec<(u16, io::Error)> {
+    fn set_udp_ports(&mut self, ports: &[UdpPort]) -> Vec<(UdpPort, io::Error)> {
         self.inner.set_udp_ports(ports)
     }
 

@@ -33,10 +33,37 @@ pub trait Underlay: Send {
     fn fds(&self) -> Vec<BorrowedFd<'_>>;
 
     /// Receives ESP in UDP on these ports and no others, on every address. Returns those that it could not open.
-    fn set_udp_ports(&mut self, ports: &[u16]) -> Vec<(u16, io::Error)>;
+    fn set_udp_ports(&mut self, ports: &[UdpPort]) -> Vec<(UdpPort, io::Error)>;
 
     /// What the sockets lost and repaired since they were opened.
     fn losses(&self) -> Losses;
+}
+
+/// A UDP port of one family, on every address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UdpPort {
+    /// Over IPv6; else over IPv4.
+    pub v6: bool,
+    /// Its number.
+    pub number: u16,
+}
+
+impl UdpPort {
+    /// A port over IPv4.
+    pub const fn v4(number: u16) -> Self {
+        Self { v6: false, number }
+    }
+
+    /// A port over IPv6.
+    pub const fn v6(number: u16) -> Self {
+        Self { v6: true, number }
+    }
+}
+
+impl std::fmt::Display for UdpPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} over {}", self.number, if self.v6 { "IPv6" } else { "IPv4" })
+    }
 }
 
 /// A packet to be sent: a complete outer IP packet.

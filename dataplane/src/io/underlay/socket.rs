@@ -6,7 +6,7 @@ use super::segmented::{Segmented, SendPorts};
 use super::send::{RawSender, addresses};
 use super::shared::SharedPort;
 use super::udp::UdpSocket;
-use super::{Losses, Outgoing, Received, Underlay};
+use super::{Losses, Outgoing, Received, UdpPort, Underlay};
 use crate::io::{Burst, Errno, Outcome, Pool};
 use std::io;
 use std::net::IpAddr;
@@ -76,37 +76,38 @@ impl SocketUnderlay {
         Self { port_use, ..self }
     }
 
-    /// Receives ESP in UDP on `port`, on every IPv4 address. `AddrInUse` if another process (an IKE daemon) has it.
-    pub fn bind_udp(&mut self, port: u16) -> io::Result<()> {
+    /// Receives ESP in UDP on `port`, on every address. `AddrInUse` if another process (an IKE daemon) has it.
+    pub fn bind_udp(&mut self, port: UdpPort) -> io::Result<()> {
         if self.udp_ports().any(|bound| bound == port) {
             return Ok(());
         }
         let udp = UdpSocket::bind(port)?;
         if let Some((_, ports)) = &self.segmented
-            && let Err(error) = ports.open(udp.port(), udp.socket())
+            && !port.v6
+            && let Err(error) = ports.open(port.number, udp.socket())
         {
-            tracing::warn!(port, %error, "cannot send by UDP_SEGMENT from this port: one packet a message");
+            tracing::warn!(%port, %error, "cannot send by UDP_SEGMENT from this port: one packet a message");
         }
         self.receivers.push(Source::Udp(udp));
         Ok(())
     }
 
     /// Receives the ESP among what arrives on `port`, which is another process's.
-    pub fn share_udp(&mut self, port: u16) -> io::Result<()> {
+    pub fn share_udp(&mut self, port: UdpPort) -> io::Result<()> {
         if !self.udp_ports().any(|open| open == port) {
             self.receivers.push(Source::Shared(SharedPort::open(port)?));
         }
         Ok(())
     }
 
-    fn open_udp(&mut self, port: u16) -> io::Result<()> {
+    fn open_udp(&mut self, port: UdpPort) -> io::Result<()> {
         if self.port_use == PortUse::Shared {
             return self.share_udp(port);
         }
         match self.bind_udp(port) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 tracing::warn!(
-                    port,
+                    %port,
                     "another process has this UDP port: sharing it, it gets all that arrives"
                 );
                 self.share_udp(port)
@@ -116,19 +117,21 @@ impl SocketUnderlay {
     }
 
     /// Closes `port`; what waits in it is lost. Whether it was open.
-    pub fn unbind_udp(&mut self, port: u16) -> bool {
+    pub fn unbind_udp(&mut self, port: UdpPort) -> bool {
         let position = self.receivers.iter().position(|r| r.port() == Some(port));
         let Some(position) = position else { return false };
         let source = self.receivers.remove(position);
-        if let Some((_, ports)) = &self.segmented {
-            ports.close(port);
+        if let Some((_, ports)) = &self.segmented
+            && !port.v6
+        {
+            ports.close(port.number);
         }
         self.closed.receive_overflow += source.intake().overflow();
         true
     }
 
     /// UDP ports received on.
-    pub fn udp_ports(&self) -> impl Iterator<Item = u16> {
+    pub fn udp_ports(&self) -> impl Iterator<Item = UdpPort> {
         self.receivers.iter().filter_map(Source::port)
     }
 }
@@ -143,7 +146,7 @@ fn optional<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 impl Source {
-    fn port(&self) -> Option<u16> {
+    fn port(&self) -> Option<UdpPort> {
         match self {
             Source::Esp(_) => None,
             Source::Udp(udp) => Some(udp.port()),
@@ -208,8 +211,8 @@ impl Underlay for SocketUnderlay {
         self.receivers.iter().map(|source| source.intake().fd()).collect()
     }
 
-    fn set_udp_ports(&mut self, ports: &[u16]) -> Vec<(u16, io::Error)> {
-        let closed: Vec<u16> = self.udp_ports().filter(|port| !ports.contains(port)).collect();
+    fn set_udp_ports(&mut self, ports: &[UdpPort]) -> Vec<(UdpPort, io::Error)> {
+        let closed: Vec<UdpPort> = self.udp_ports().filter(|port| !ports.contains(port)).collect();
         for port in closed {
             self.unbind_udp(port);
         }

@@ -12,7 +12,7 @@ use netlink_sys::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use uvti_core::packet::{Incoming, Outer, UdpPorts};
+use uvti_core::packet::{Incoming, Outer, OuterHeader, PerPacket, UdpPorts};
 
 const A: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const B: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -127,9 +127,9 @@ fn esp_in_udp_crosses() {
     let mut a = open(&a, false);
     b.run(|| {
         let mut b = SocketUnderlay::open(false).unwrap();
-        b.bind_udp(4500).unwrap();
-        b.bind_udp(4500).unwrap();
-        assert_eq!(b.udp_ports().collect::<Vec<_>>(), [4500]);
+        b.bind_udp(UdpPort::v4(4500)).unwrap();
+        b.bind_udp(UdpPort::v4(4500)).unwrap();
+        assert_eq!(b.udp_ports().collect::<Vec<_>>(), [UdpPort::v4(4500)]);
         // Ports 1234 and 4500, length 12, no checksum (RFC 3948 §2.1), a payload as short as can be of interest.
         let udp = [0x04, 0xd2, 0x11, 0x94, 0, 12, 0, 0, 0xde, 0xad, 0xbe, 0xef];
         assert_eq!(send(&mut a, &[ipv4(B, 17, 3, &udp)]), [Outcome::Sent]);
@@ -139,9 +139,57 @@ fn esp_in_udp_crosses() {
         assert_eq!(outer, Outer { src: A.into(), dst: B.into(), tos: 3, udp });
 
         let mut other = SocketUnderlay::open(false).unwrap();
-        assert_eq!(other.bind_udp(4500).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        assert!(b.unbind_udp(4500) && !b.unbind_udp(4500));
-        other.bind_udp(4500).unwrap();
+        assert_eq!(other.bind_udp(UdpPort::v4(4500)).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert!(b.unbind_udp(UdpPort::v4(4500)) && !b.unbind_udp(UdpPort::v4(4500)));
+        other.bind_udp(UdpPort::v4(4500)).unwrap();
+    })
+    .unwrap();
+}
+
+/// ESP in UDP over IPv6 from port 1234 to 4500, with a checksum or, as it may not be, without.
+fn esp_in_udp_v6(payload: &[u8], with_checksum: bool) -> Outgoing {
+    let [src, dst] = [1, 2].map(|host| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host).into());
+    let mut buf = Buf::from_packet(payload);
+    let udp = Some(UdpPorts { src: 1234, dst: 4500 });
+    let header = PerPacket { tos: 0xb9, df: true, id: 0, flow_label: 0 };
+    OuterHeader::new(src, dst, udp).unwrap().push(&mut buf, header).unwrap();
+    if !with_checksum {
+        buf.bytes_mut()[46..48].fill(0);
+    }
+    Outgoing { buf, mark: 0, oif: 0 }
+}
+
+#[test]
+fn esp_in_udp_crosses_ipv6() {
+    if !require_netns("esp_in_udp_crosses_ipv6") {
+        return;
+    }
+    let (a, b) = veth_pair();
+    let mut a = open(&a, false);
+    let [src, dst] = [1, 2].map(|host| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host).into());
+    let outer = Outer { src, dst, tos: 0xb9, udp: Some(UdpPorts { src: 1234, dst: 4500 }) };
+    b.run(|| {
+        let mut own = SocketUnderlay::open(false).unwrap();
+        own.bind_udp(UdpPort::v6(4500)).unwrap();
+        // The same number over IPv4 is another port.
+        own.bind_udp(UdpPort::v4(4500)).unwrap();
+        let mut shared = SocketUnderlay::open(false).unwrap();
+        assert_eq!(shared.bind_udp(UdpPort::v6(4500)).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        shared.share_udp(UdpPort::v6(4500)).unwrap();
+        // What is no ESP, or has no checksum, a sharer does not get; without a checksum nobody does.
+        let packets = [
+            esp_in_udp_v6(&[9; 20], false),
+            esp_in_udp_v6(&[0, 0, 0, 0, 1, 2, 3, 4], true),
+            esp_in_udp_v6(&[0xff], true),
+            esp_in_udp_v6(&[7; 21], true),
+        ];
+        assert_eq!(send(&mut a, &packets), [Outcome::Sent; 4]);
+        let sent: [&[u8]; 3] = [&[0, 0, 0, 0, 1, 2, 3, 4], &[0xff], &[7; 21]];
+        for (underlay, expected) in [(&mut own, &sent[..]), (&mut shared, &sent[2..])] {
+            let got: Vec<_> = receive(underlay, 0, expected.len()).into_iter().map(packet).collect();
+            assert!(got.iter().all(|incoming| incoming.outer == outer));
+            assert!(got.iter().map(|incoming| incoming.buf.bytes()).eq(expected.iter().copied()));
+        }
     })
     .unwrap();
 }
@@ -165,12 +213,12 @@ fn segments_cross_as_single_packets_do() {
     let open_fast = || SocketUnderlay::open(false).unwrap().segmented(ports.clone());
     // Another worker's: it sends from the port that the first one bound.
     let (mut receiver, mut sender) = a.run(|| (open_fast(), open_fast())).unwrap();
-    a.run(|| receiver.bind_udp(4500).unwrap()).unwrap();
+    a.run(|| receiver.bind_udp(UdpPort::v4(4500)).unwrap()).unwrap();
     let witness = b.run(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)).unwrap()).unwrap();
     let mut b = b
         .run(|| {
             let mut b = SocketUnderlay::open(false).unwrap();
-            b.bind_udp(4500).unwrap();
+            b.bind_udp(UdpPort::v4(4500)).unwrap();
             b
         })
         .unwrap();
@@ -214,7 +262,7 @@ fn of_segments_that_do_not_fit_each_is_told() {
     let (a, _b) = veth_pair();
     a.run(|| {
         let mut a = SocketUnderlay::open(false).unwrap().segmented(SendPorts::default());
-        a.bind_udp(4500).unwrap();
+        a.bind_udp(UdpPort::v4(4500)).unwrap();
         let nowhere = Ipv4Addr::new(198, 51, 100, 1);
         let packets = [
             esp_in_udp(B, 0, &[0; 1473]),

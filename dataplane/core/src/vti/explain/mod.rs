@@ -16,7 +16,9 @@ pub use subject::{Flow, Invalid, incoming, received};
 pub use tx::transmit;
 
 use super::Drop;
+use crate::device::Device;
 use crate::reason::{LinkField, LinkKind, LinkStats, Mib, Reason};
+use crate::route::Onward;
 use crate::xfrm::Sa;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -162,10 +164,12 @@ pub struct Near {
     pub repair: Vec<String>,
 }
 
-/// What is needed from outside: names of interfaces.
+/// What is needed from outside.
 pub struct Context<'a> {
     /// The name of the interface with that index, or something in its place.
     pub ifname: &'a dyn Fn(u32) -> String,
+    /// Where the host takes a packet from a device, by source and destination.
+    pub onward: &'a dyn Fn(&Device, IpAddr, IpAddr) -> Onward,
 }
 
 /// A check: its name, and the reasons that it fails with.

@@ -6,11 +6,14 @@ use super::{
 };
 use crate::device::Device;
 use crate::esp::{self, NextHeader};
+use crate::packet::tos::EcnRule;
 use crate::packet::{Buf, Inner, Outer, proto};
 use crate::reason::{LinkStats, Reason};
+use crate::route::Onward;
 use crate::tables::{Policy, Snapshot};
 use crate::vti::Drop;
 use crate::vti::inbound::{check_sa, inner_packet, open, whole};
+use crate::vti::onward;
 use crate::vti::receive::{Admitted, Refused, admit, check_inner, flow_seen, opened_all_the_same};
 use crate::vti::xfrmi;
 use crate::xfrm::{Direction, Mode, Sa, Spi};
@@ -37,9 +40,21 @@ pub(super) const STEPS: &[Step] = &[
         "inner packet",
         &[Reason::RxInnerProto, Reason::RxInnerShort, Reason::RxInnerVersion, Reason::RxPlainIpip],
     ),
+    ("congestion", &[Reason::RxCongested]),
     ("selector", &[Reason::RxSelectorMismatch]),
     ("policy", &[Reason::RxNoPolicy, Reason::RxPolicyBlock]),
     ("template", &[Reason::RxTemplateMismatch, Reason::RxTemplateMissing]),
+    (
+        "host",
+        &[
+            Reason::RxForwardBlock,
+            Reason::RxForwardTemplate,
+            Reason::RxForwardDefaultBlock,
+            Reason::RxLocalBlock,
+            Reason::RxLocalTemplate,
+            Reason::RxLocalDefaultBlock,
+        ],
+    ),
 ];
 
 /// The checks for a packet that has come by a device, or by none: an xfrm interface is named by the SA.
@@ -58,7 +73,8 @@ fn steps(judged: &Judged) -> Vec<Step> {
 
 /// What cannot be checked without ciphertext, and what cannot without an inner packet.
 const NEEDS_CIPHERTEXT: &[&str] = &["icv", "padding"];
-const NEEDS_INNER: &[&str] = &["icv", "padding", "inner packet", "selector", "policy", "template"];
+const NEEDS_INNER: &[&str] =
+    &["icv", "padding", "inner packet", "congestion", "selector", "policy", "template", "host"];
 
 /// What is known of an ESP packet.
 #[derive(Debug)]
@@ -98,12 +114,22 @@ struct Judged {
     policy: Option<Arc<Policy>>,
     /// Its length with TFC padding, bytes.
     len: usize,
+    /// Where the host takes it, if that was asked.
+    onward: Option<Onward>,
+    /// The policy by which the host drops it.
+    refusing: Option<Arc<Policy>>,
     reason: Option<Reason>,
 }
 
 /// What would become of the packet: the calls of [`Receiver::run`](crate::vti::Receiver::run) without those that
 /// move the window, charge or end the SA.
-fn judge(tables: &Snapshot, outer: &Outer, buf: &mut Buf, known: Option<Option<Buf>>) -> Judged {
+fn judge(
+    tables: &Snapshot,
+    outer: &Outer,
+    buf: &mut Buf,
+    known: Option<Option<Buf>>,
+    cx: &Context<'_>,
+) -> Judged {
     let mut judged = Judged::default();
     judged.reason = match admit(tables, outer, buf.bytes()) {
         Err(refused) => {
@@ -117,7 +143,9 @@ fn judge(tables: &Snapshot, outer: &Outer, buf: &mut Buf, known: Option<Option<B
         }
         Ok(Admitted { device, sa, seq }) => {
             (judged.device, judged.sa) = (Some(device.clone()), Some(sa.clone()));
-            deliver(tables, outer, buf, known, &device, &sa, seq, &mut judged).err()
+            deliver(tables, outer, buf, known, &device, &sa, seq, &mut judged)
+                .and_then(|()| pass_the_host(tables, &device, cx, &mut judged))
+                .err()
         }
     };
     judged
@@ -160,7 +188,7 @@ fn deliver(
     if sa.spec.mode != Mode::Transport {
         judged.len = buf.len();
     }
-    let inner = inner_packet(sa, buf, outer, next_header)?;
+    let inner = inner_packet(sa, buf, outer, next_header, tables.settings.ecn)?;
     judged.inner = Some(inner);
     if xfrmi::needs_no_policy(device, &inner) {
         return Ok(());
@@ -175,6 +203,24 @@ fn deliver(
     Ok(())
 }
 
+/// What the host asks policies, where the inner packet is known.
+fn pass_the_host(
+    tables: &Snapshot,
+    device: &Device,
+    cx: &Context<'_>,
+    judged: &mut Judged,
+) -> Result<(), Reason> {
+    let asked = tables.policies.concern_host() && !device.is_xfrm();
+    let Some(flow) = judged.inner.map(|inner| inner.flow).filter(|_| asked) else {
+        return Ok(());
+    };
+    let onward = judged.onward.insert((cx.onward)(device, flow.src, flow.dst));
+    onward::check(tables, device, &flow, onward).map(drop).map_err(|(reason, policy)| {
+        judged.refusing = policy.cloned();
+        reason
+    })
+}
+
 /// Explains what becomes of an ESP packet from the network.
 pub fn receive(tables: &Snapshot, outer: &Outer, esp: Esp, cx: &Context<'_>) -> Explanation {
     let (mut buf, known) = esp.take();
@@ -184,12 +230,12 @@ pub fn receive(tables: &Snapshot, outer: &Outer, esp: Esp, cx: &Context<'_>) -> 
         Some(Some(_)) => NEEDS_CIPHERTEXT,
         Some(None) => NEEDS_INNER,
     };
-    let judged = judge(tables, outer, &mut buf, known);
+    let judged = judge(tables, outer, &mut buf, known, cx);
     let found = Found { tables, outer, esp: &bytes, judged: &judged, unchecked };
     let kind = judged.device.as_ref().map(|d| d.spec.kind);
     let drop = judged.reason.map(|reason| Drop {
         sa: judged.sa.clone(),
-        policy: judged.policy.clone(),
+        policy: judged.refusing.as_ref().or(judged.policy.as_ref()).cloned(),
         ..Drop::from(reason)
     });
     let mut list: Vec<Check> =
@@ -303,6 +349,8 @@ impl Found<'_> {
         let (spec, seen) = (&sa.spec, SeenSa::of(sa));
         let without = |what: &str| Some(format!("not checked: {what}"));
         match check {
+            "congestion" if self.tables.settings.ecn == EcnRule::Kernel => return None,
+            "host" if !self.tables.policies.concern_host() => return None,
             "icv" | "padding" if self.unchecked.contains(&check) => return without("there is no ciphertext"),
             _ if self.unchecked.contains(&check) => return without("there is no inner packet"),
             _ => {}
@@ -329,6 +377,7 @@ impl Found<'_> {
                 Some(inner) => subject::line(Some(inner), self.judged.len),
                 None => format!("{} bytes", self.judged.len),
             },
+            "congestion" => format!("outer tos {:#x}", self.outer.tos),
             "selector" => command::selector(&sa.selector),
             "policy" => match &self.judged.policy {
                 Some(policy) => command::policy_line(&policy.spec),
@@ -340,6 +389,17 @@ impl Found<'_> {
                     format!("none of {count} with dir {name} matches the inner packet and {key}")
                 }
             },
+            "host" => {
+                let way = match self.judged.onward.as_ref()? {
+                    Onward::Local(dev) => format!("for this host, by {dev}"),
+                    Onward::Forward(dev) => format!("forwarded by {dev}"),
+                    Onward::Dropped => "neither forwarded nor for this host".to_owned(),
+                };
+                match &self.judged.refusing {
+                    Some(policy) => format!("{way}: {}", command::policy_line(&policy.spec)),
+                    None => way,
+                }
+            }
             "template" => match self.judged.policy.as_ref()?.spec.templates.first() {
                 Some(template) => command::template(template),
                 None => "none".to_owned(),

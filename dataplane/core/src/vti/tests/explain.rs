@@ -14,7 +14,8 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const CX: Context<'static> = Context { ifname: &|index| format!("if{index}") };
+const CX: Context<'static> =
+    Context { ifname: &|index| format!("if{index}"), onward: &|_, _, dst| super::onward::way(dst) };
 
 /// All that changes per packet, of every SA and policy in the tables.
 fn runtime(tables: &Arc<Snapshot>) -> String {
@@ -56,6 +57,7 @@ impl Foretold {
         to.rx_packets += from.rx_packets;
         to.rx_bytes += from.rx_bytes;
         to.rx_errors += from.rx_errors;
+        to.rx_frame_errors += from.rx_frame_errors;
         to.rx_dropped += from.rx_dropped;
         to.tx_packets += from.tx_packets;
         to.tx_bytes += from.tx_bytes;

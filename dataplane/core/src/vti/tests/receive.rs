@@ -3,6 +3,7 @@
 
 use super::{Case, Told, assert_covered};
 use crate::packet::testing::{udp4, udp6};
+use crate::packet::tos::EcnRule;
 use crate::packet::{Buf, Outer, UdpPorts, proto};
 use crate::reason::Reason;
 use crate::tables::Snapshot;
@@ -137,6 +138,11 @@ pub(super) const CASES: &[Case<Packets>] = &[
         |p| { let mut s = from(p, "203.0.113.9"); s.iter_mut().for_each(|s| s.buf.bytes_mut()[3] = 9); s },
         "5 rx_no_sa", "rxE=5 rxD=5 | XfrmInNoStates=5"),
     ("rx_outer_pol_block", |l| outer_policy(l, Action::Block), five, "5 rx_outer_policy_block", " | XfrmInPolBlock=5"),
+    ("uvti_congested", |l| l.settings.ecn = EcnRule::Rfc6040, |p| { let mut p = p.clone(); p.outer.tos = 3; five(&p) },
+        "5 rx_congested", "rxE=5 rxframe=5"),
+    ("uvti_ignored_congestion", |_| (), |p| { let mut p = p.clone(); p.outer.tos = 3; five(&p) }, "5 delivered", "rxp=5 rxB=500"),
+    ("rx_local_pol_dev", |l| { outer_policy(l, Action::Block); l.policies.last_mut().unwrap().sel.dev = Some("lo".into()) },
+        five, "5 rx_outer_policy_block", " | XfrmInPolBlock=5"),
     ("rx_pol_unmarked_fwd", |l| outer_policy(l, Action::Allow), five, "5 rx_outer_policy_template", " | XfrmInTmplMismatch=5"),
     ("uvti_outer_default_block", |l| l.block_by_default = vec![Direction::In], five, "5 rx_outer_default_block", " | XfrmInNoPols=5"),
     ("rx_trunc_4", |_| (), |p| cut(p, 4), "5 rx_short", "rxE=5 rxD=5 | XfrmInHdrError=5"),
@@ -242,7 +248,8 @@ fn counted_like_the_kernel_over_ipv6() {
 fn every_reason_of_the_core_is_here() {
     use Reason::*;
     let by_the_runtime = [RxOuterHeader, RxTooLong, RxWorkerGone, RxDeviceFull, RxDeviceRefused, RxPlainIpip];
-    let texts: Vec<_> = CASES.iter().map(|c| c.3).collect();
+    let behind = super::onward::CASES.iter().map(|c| c.3);
+    let texts: Vec<_> = CASES.iter().map(|c| c.3).chain(behind).collect();
     assert_covered(&texts, "rx_", &by_the_runtime);
 }
 

@@ -3,6 +3,7 @@
 
 use super::{Case, Told, assert_covered, xfrmi};
 use crate::packet::testing::{set_df, udp4, udp6};
+use crate::packet::tos::EcnRule;
 use crate::packet::{UDP_HEADER, proto};
 use crate::reason::{LinkKind, Reason};
 use crate::route::Route;
@@ -496,4 +497,17 @@ fn a_dying_sa_gives_way_to_an_older_one() {
     assert!(newest.run.is_news() && !newest.run.is_news(), "told once");
     lab.states.remove(OUT);
     assert_eq!(spis(&run(&lab, &five())), [0x101; 5]);
+}
+
+/// `--ecn rfc6040`: CE is copied to the outer header, which by the kernel's rule it is not.
+#[test]
+fn congestion_goes_out_by_the_rule() {
+    let outer_tos = |rule| {
+        let mut lab = Lab::vti();
+        lab.settings.ecn = rule;
+        let mut inner = flow4(100);
+        crate::packet::tos::set(&mut inner, 0xbb);
+        run(&lab, &[inner])[0].buf.bytes()[1]
+    };
+    assert_eq!([EcnRule::Kernel, EcnRule::Rfc6040].map(outer_tos), [0xba, 0xbb]);
 }

@@ -5,6 +5,7 @@ use crate::device::{Device, PolicyKey};
 use crate::packet::{Flow, Outer, proto};
 use crate::tables::{Policy, Snapshot};
 use crate::vti::explain::{Near, command};
+use crate::vti::receive::OUTER_DEV;
 use crate::xfrm::{
     Action, Direction, Family, Level, Limits, Mark, Mode, PolicyFlags, PolicySpec, PortMatch, Proto, Sa,
     Selector, Spi, Template,
@@ -220,7 +221,7 @@ pub(in crate::vti::explain) fn outer_policy<'a>(
         None => (proto::ESP, 0, 0),
     };
     let flow = Flow { src: outer.src, dst: outer.dst, proto, sport, dport };
-    tables.policies.lookup(Direction::In, &flow, "", 0, 0)
+    tables.policies.lookup(Direction::In, &flow, OUTER_DEV, 0, 0)
 }
 
 /// An input policy without mark ends the tunnel: it is to have the device's key.
