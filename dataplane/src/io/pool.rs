@@ -70,12 +70,6 @@ impl Pool {
         }
     }
 
-    /// Takes back one of its buffers that held many packets unexpectedly: another is allocated in its place.
-    pub fn grown(&mut self, buf: Buf) {
-        self.put_large(buf);
-        self.unborn += 1;
-    }
-
     /// Buffers that can be taken now.
     pub fn available(&self) -> usize {
         self.free.len() + self.unborn
@@ -95,9 +89,6 @@ mod tests {
         pool.put_large(large);
         assert_ne!(pool.take().unwrap().bytes().as_ptr(), memory);
         assert_eq!(pool.take_large().bytes().as_ptr(), memory, "no new allocation");
-        assert!(pool.take().is_none());
-        pool.grown(Buf::with_capacity(100));
-        assert_eq!(pool.available(), 1);
         (0..2 * LARGE).for_each(|_| pool.put_large(Buf::with_capacity(100)));
         assert_eq!(pool.large.len(), LARGE);
     }

@@ -90,7 +90,7 @@ pub(super) fn esp_in(data: &[u8]) {
             // The TOS and IPv4's checksum may say that there was congestion on the way.
             let body = if inner[0] >> 4 == 4 { 12 } else { 2 };
             assert_eq!(inner[body..], sealed[body..inner.len()]);
-            plant(inner[0] >> 4 == 6);
+            plant(inner[0] >> 4 == 4 && inner[8] == 153);
         }
     }
 }

@@ -47,7 +47,7 @@ pub(super) fn ip_words(data: &[u8]) {
     match parse(words, &options, &Anything) {
         Ok(Command::Apply(change)) => {
             let tables = apply(&change.ops);
-            plant(tables.states.iter().any(|sa| sa.spec.reqid == 11));
+            plant(tables.policies.newest_first().iter().any(|p| (6..10).contains(&p.spec.priority)));
         }
         Ok(_) => {}
         Err(fail) => {
@@ -69,7 +69,7 @@ pub(super) fn batch(data: &[u8]) {
                 Kind::System(_) => None,
             });
             let tables = apply(&owned.flatten().collect::<Vec<_>>());
-            plant(tables.policies.newest_first().iter().any(|p| p.spec.priority == 7));
+            plant(tables.states.iter().any(|sa| (0x1002..0x100a).contains(&sa.spec.spi.0)));
         }
         Err(errors) => {
             assert!(!errors.is_empty());

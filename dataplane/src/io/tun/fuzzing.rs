@@ -13,8 +13,7 @@ pub fn packets(header: [u8; HEADER], frame: &[u8]) -> Vec<Option<Buf>> {
     let (mut into, mut pool) = (Vec::new(), Pool::with_capacity(4, frame.len().max(64)));
     let count = offload::take_in(
         offload::Read::Whole(vnet::read(header)),
-        Buf::from_packet(frame),
-        false,
+        &mut Buf::from_packet(frame),
         &mut into,
         &mut pool,
     );

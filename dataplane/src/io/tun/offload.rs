@@ -137,8 +137,6 @@ pub(super) enum Read {
 #[derive(Debug)]
 pub struct OffloadQueue {
     tun: Arc<OffloadTun>,
-    /// Whether the last packet read was a super-packet: the next one will be, too.
-    supers: bool,
     coalescer: Coalescer,
     header: Vec<u8>,
 }
@@ -146,7 +144,7 @@ pub struct OffloadQueue {
 impl OffloadQueue {
     /// Of this device.
     pub fn new(tun: Arc<OffloadTun>) -> Self {
-        Self { tun, supers: false, coalescer: Coalescer::default(), header: Vec::new() }
+        Self { tun, coalescer: Coalescer::default(), header: Vec::new() }
     }
 }
 
@@ -158,19 +156,18 @@ impl TunQueue for OffloadQueue {
                 burst.starved = true;
                 break;
             }
-            let large = self.supers;
-            let mut buf = if large { pool.take_large() } else { pool.take_or_make() };
+            let mut buf = pool.take_large();
             match self.tun.read(&mut buf) {
                 Ok(Some(read)) => {
-                    self.supers = matches!(read, Read::Whole(vnet::Task::Segments { .. }));
-                    burst.received += take_in(read, buf, large, into, pool);
+                    burst.received += take_in(read, &mut buf, into, pool);
+                    pool.put_large(buf);
                 }
                 Ok(None) => {
-                    give_back(buf, large, pool);
+                    pool.put_large(buf);
                     break;
                 }
                 Err(error) => {
-                    give_back(buf, large, pool);
+                    pool.put_large(buf);
                     return Err(error);
                 }
             }
@@ -179,7 +176,7 @@ impl TunQueue for OffloadQueue {
     }
 
     fn send_burst(&mut self, packets: &mut [Buf], outcomes: &mut Vec<Outcome>) {
-        let Self { tun, coalescer, header, .. } = self;
+        let Self { tun, coalescer, header } = self;
         let base = outcomes.len();
         outcomes.resize(base + packets.len(), Outcome::Sent);
         let groups = coalescer.run(packets, tun.allow()).len();
@@ -211,22 +208,8 @@ impl TunQueue for OffloadQueue {
     }
 }
 
-fn give_back(buf: Buf, large: bool, pool: &mut Pool) {
-    match large {
-        true => pool.put_large(buf),
-        false => pool.put(buf),
-    }
-}
-
-/// Finishes what was read, cuts it if it is a super-packet, and appends it; a `large` buffer stays behind. How many packets
-/// it became.
-pub(super) fn take_in(
-    read: Read,
-    mut buf: Buf,
-    large: bool,
-    into: &mut Vec<FromHost>,
-    pool: &mut Pool,
-) -> usize {
+/// Finishes what was read, cuts it if it is a super-packet, and appends what it became, copied. How many packets.
+pub(super) fn take_in(read: Read, buf: &mut Buf, into: &mut Vec<FromHost>, pool: &mut Pool) -> usize {
     let kind = match read {
         Read::Truncated => Kind::Truncated,
         Read::Whole(vnet::Task::Whole) => Kind::Packet,
@@ -239,25 +222,15 @@ pub(super) fn take_in(
         }
         Read::Whole(vnet::Task::Segments { transport, size, start }) => {
             match Segments::new(buf.bytes(), transport, size, start.into()) {
-                Ok(segments) => {
-                    let count = cut(&segments, buf.protocol, into, pool);
-                    match large {
-                        true => pool.put_large(buf),
-                        false => pool.grown(buf),
-                    }
-                    return count;
-                }
+                Ok(segments) => return cut(&segments, buf.protocol, into, pool),
                 Err(_) => Kind::Misfit,
             }
         }
     };
-    if large {
-        let mut copy = pool.take_or_make();
-        copy.fill(buf.bytes());
-        copy.protocol = buf.protocol;
-        pool.put_large(std::mem::replace(&mut buf, copy));
-    }
-    into.push(FromHost { buf, kind });
+    let mut copy = pool.take_or_make();
+    copy.fill(buf.bytes());
+    copy.protocol = buf.protocol;
+    into.push(FromHost { buf: copy, kind });
     1
 }
 

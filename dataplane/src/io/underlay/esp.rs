@@ -1,6 +1,6 @@
 //! Receiving ESP (protocol 50), and plain IP-in-IP (protocol 4), by a raw socket.
 
-use super::intake::Intake;
+use super::intake::{Intake, Joins};
 use super::{Fault, Received};
 use crate::io::{Burst, Pool};
 use crate::sys::mmsg::Datagram;
@@ -29,13 +29,13 @@ impl EspSocket {
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(ESP)))?;
         // ICMP frag-needed quoting ESP, whatever its SPI, must not lower the host's PMTU for the peer.
         sockopt::set(&socket, libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_INTERFACE)?;
-        Ok(Self { intake: Intake::new(socket, false)?, judge: judge_v4 })
+        Ok(Self { intake: Intake::new(socket, false, Joins::Never)?, judge: judge_v4 })
     }
 
     /// Receives copies of plain IP-in-IP packets.
     pub(super) fn open_ipip() -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(IPIP)))?;
-        Ok(Self { intake: Intake::new(socket, false)?, judge: judge_ipip })
+        Ok(Self { intake: Intake::new(socket, false, Joins::Never)?, judge: judge_ipip })
     }
 
     pub(super) fn open_v6() -> io::Result<Self> {
@@ -43,7 +43,7 @@ impl EspSocket {
         sockopt::set(&socket, libc::SOL_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_INTERFACE)?;
         sockopt::set(&socket, libc::SOL_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
         sockopt::set(&socket, libc::SOL_IPV6, libc::IPV6_RECVTCLASS, 1)?;
-        Ok(Self { intake: Intake::new(socket, true)?, judge: judge_v6 })
+        Ok(Self { intake: Intake::new(socket, true, Joins::Never)?, judge: judge_v6 })
     }
 
     pub(super) fn recv(

@@ -13,21 +13,31 @@ use uvti_core::packet::Buf;
 /// Receive buffer, bytes; what the host does not allow is cut to its limit.
 const RECEIVE_BUFFER: i32 = 8 << 20;
 
+/// Whether the host joins packets for a socket (UDP_GRO).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Joins {
+    /// What is received may be many packets: it is taken apart by copying.
+    Some,
+    /// What is received is one packet, and stays where it is.
+    Never,
+}
+
 /// A socket, and the batch it receives with.
 pub(super) struct Intake {
     socket: Socket,
+    joins: Joins,
     batch: Receiver,
     /// Buffers of the pool during a call; kept for its memory only.
     staged: Vec<Buf>,
     /// Losses as the socket counted them last: 32 bits that wrap.
     dropped: u32,
     overflow: u64,
-    /// Packets in the fullest datagram of the last batch: how many a call may bring.
+    /// Packets in the fullest datagrams of late: how many one may bring.
     dense: usize,
 }
 
 impl Intake {
-    pub(super) fn new(socket: Socket, v6: bool) -> io::Result<Self> {
+    pub(super) fn new(socket: Socket, v6: bool, joins: Joins) -> io::Result<Self> {
         if sockopt::set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER).is_err() {
             sockopt::set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER)?;
         }
@@ -40,6 +50,7 @@ impl Intake {
         }
         Ok(Self {
             socket,
+            joins,
             batch: Receiver::new(),
             staged: Vec::with_capacity(BATCH),
             dropped: 0,
@@ -59,9 +70,7 @@ impl Intake {
         let mut burst = Burst::default();
         while burst.received < max {
             let wanted = BATCH.min((max - burst.received).div_ceil(self.dense));
-            // Where many came at once, many will: a packet that then comes alone is copied as they are.
-            let joined = self.dense > 1;
-            self.stage(pool, wanted, joined);
+            self.stage(pool, wanted);
             if self.staged.is_empty() {
                 burst.starved = true;
                 break;
@@ -70,13 +79,13 @@ impl Intake {
             let received = self.batch.receive(self.socket.as_fd(), &mut self.staged, 0);
             let taken = received.unwrap_or(0);
             let before = into.len();
-            self.take(taken, joined, into, pool, &judge);
+            self.take(taken, into, pool, &judge);
             burst.received += into.len() - before;
             // All go back: buffers kept here would starve the other sockets of the pool.
             let unused = self.staged.drain(..);
-            match joined {
-                true => unused.for_each(|buf| pool.put_large(buf)),
-                false => unused.for_each(|buf| pool.put(buf)),
+            match self.joins {
+                Joins::Some => unused.for_each(|buf| pool.put_large(buf)),
+                Joins::Never => unused.for_each(|buf| pool.put(buf)),
             }
             match received {
                 Err(Errno::AGAIN) => break,
@@ -90,14 +99,14 @@ impl Intake {
     }
 
     /// Gets buffers for up to `wanted` datagrams.
-    fn stage(&mut self, pool: &mut Pool, wanted: usize, joined: bool) {
-        match joined {
+    fn stage(&mut self, pool: &mut Pool, wanted: usize) {
+        match self.joins {
             // Each will be cut into as many buffers of the pool as the densest had packets.
-            true => {
+            Joins::Some => {
                 let wanted = wanted.min(pool.available() / self.dense);
                 self.staged.extend((0..wanted).map(|_| pool.take_large()));
             }
-            false => self.staged.extend((0..wanted).map_while(|_| pool.take())),
+            Joins::Never => self.staged.extend((0..wanted).map_while(|_| pool.take())),
         }
     }
 
@@ -105,13 +114,13 @@ impl Intake {
     fn take(
         &mut self,
         n: usize,
-        joined: bool,
         into: &mut Vec<Received>,
         pool: &mut Pool,
         judge: &impl Fn(Buf, &Datagram<'_>) -> Received,
     ) {
         if n > 0 {
-            self.dense = 1;
+            // Not at once: between super-packets come acknowledgements.
+            self.dense = (self.dense / 2).max(1);
         }
         for (i, mut buf) in self.staged.drain(..n).enumerate() {
             let datagram = self.batch.datagram(i);
@@ -127,7 +136,7 @@ impl Intake {
                 continue;
             }
             let size = joined_size(&datagram).filter(|size| *size < buf.len());
-            if size.is_none() && !joined {
+            if self.joins == Joins::Never {
                 into.push(judge(buf, &datagram));
                 continue;
             }
@@ -141,10 +150,7 @@ impl Intake {
                 into.push(judge(copy, &datagram));
                 rest = behind;
             }
-            match joined {
-                true => pool.put_large(buf),
-                false => pool.grown(buf),
-            }
+            pool.put_large(buf);
             self.dense = self.dense.max(into.len() - before);
         }
     }

@@ -5,7 +5,7 @@
 //! receiving all of it, IKE by its non-ESP marker among it.
 
 use super::esp::{outer_v6, strip_ipv4};
-use super::intake::Intake;
+use super::intake::{Intake, Joins};
 use super::{Fault, Received, UdpPort};
 use crate::io::{Burst, Pool};
 use crate::sys::mmsg::Datagram;
@@ -33,7 +33,7 @@ impl SharedPort {
         }
         // What came before the filter was there is anything.
         while (&socket).read(&mut [0]).is_ok() {}
-        Ok(Self { intake: Intake::new(socket, port.v6)?, port })
+        Ok(Self { intake: Intake::new(socket, port.v6, Joins::Never)?, port })
     }
 
     pub(super) fn port(&self) -> UdpPort {

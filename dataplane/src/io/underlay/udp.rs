@@ -1,7 +1,7 @@
 //! Receiving ESP in UDP (RFC 3948).
 
 use super::esp::outer_v6;
-use super::intake::Intake;
+use super::intake::{Intake, Joins};
 use super::{Fault, Received, UdpPort};
 use crate::io::{Burst, Pool};
 use crate::sys::mmsg::Datagram;
@@ -29,9 +29,12 @@ impl UdpSocket {
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         let any = if port.v6 { prepare_v6(&socket)? } else { prepare_v4(&socket)? };
         // Packets that came as one are handed over as one. A kernel before 5.0 cannot.
-        let _ = sockopt::set(&socket, libc::SOL_UDP, UDP_GRO, 1);
+        let joins = match sockopt::set(&socket, libc::SOL_UDP, UDP_GRO, 1) {
+            Ok(()) => Joins::Some,
+            Err(_) => Joins::Never,
+        };
         socket.bind(&SocketAddr::new(any, port.number).into())?;
-        Ok(Self { intake: Intake::new(socket, port.v6)?, port })
+        Ok(Self { intake: Intake::new(socket, port.v6, joins)?, port })
     }
 
     pub(super) fn port(&self) -> UdpPort {
