@@ -196,4 +196,34 @@ mod tests {
             ]
         );
     }
+
+    /// Words of a text that begin like this.
+    fn words<'a>(text: &'a str, start: &'a str) -> impl Iterator<Item = &'a str> {
+        let of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        text.split(move |c| !of_a_name(c)).filter(move |word| word.starts_with(start))
+    }
+
+    #[test]
+    fn what_dashboard_and_alerts_name_is_there() {
+        let files = [
+            include_str!("../../docs/monitoring/dashboard.json"),
+            include_str!("../../docs/monitoring/alerts.yml"),
+        ];
+        let totals = Totals { xfrm: Mib::ALL.iter().map(|mib| (*mib, 0)).collect(), ..Totals::default() };
+        let exported = text(&totals);
+        for file in files {
+            // A pattern of names is not one.
+            let whole = |name: &&str| name.ends_with("_total");
+            let names: Vec<_> = words(file, "uvti_").chain(words(file, "node_")).filter(whole).collect();
+            assert!(names.len() > 2, "{names:?}");
+            for name in names {
+                assert!(exported.contains(&format!("# TYPE {name} counter")), "{name}");
+            }
+            for name in words(file, "tx_").chain(words(file, "rx_")).filter(|name| !name.ends_with('_')) {
+                assert!(Reason::from_name(name).is_some(), "{name}");
+            }
+        }
+        let dashboard: serde_json::Value = serde_json::from_str(files[0]).unwrap();
+        assert_eq!(dashboard["panels"].as_array().unwrap().len(), 6);
+    }
 }
