@@ -69,7 +69,7 @@ pub(super) fn batch(data: &[u8]) {
                 Kind::System(_) => None,
             });
             let tables = apply(&owned.flatten().collect::<Vec<_>>());
-            plant(tables.states.iter().any(|sa| (0x1002..0x100a).contains(&sa.spec.spi.0)));
+            plant(tables.states.iter().any(|sa| !matches!(sa.spec.spi.0, 0x1000 | 0x1001)));
         }
         Err(errors) => {
             assert!(!errors.is_empty());
