@@ -224,6 +224,7 @@ mod tests {
             }
         }
         let dashboard: serde_json::Value = serde_json::from_str(files[0]).unwrap();
-        assert_eq!(dashboard["panels"].as_array().unwrap().len(), 6);
+        let panels = dashboard["panels"].as_array().unwrap();
+        assert!(panels.iter().all(|panel| panel["targets"][0]["expr"].is_string()) && !panels.is_empty());
     }
 }

@@ -1,9 +1,8 @@
 //! The xfrm interface: rules and messages of iproute2 6.1 and Linux 6.12 (`golden/interface.txt`), and what `ip` printed
 //! of a running one (`golden/samples/xfrm`).
 
-use crate::lab::{Bench, words};
+use crate::lab::{Bench, recorded_stats, words};
 use uvti::ip::system::Output;
-use uvti_core::reason::LinkStats;
 
 #[test]
 fn rules_and_messages() {
@@ -56,15 +55,7 @@ fn bench() -> Bench {
             ));
         }
     }
-    bench.lab.tables().links[0].stats = LinkStats {
-        rx_packets: 1,
-        rx_bytes: 100,
-        rx_errors: 1,
-        rx_dropped: 1,
-        tx_packets: 5,
-        tx_bytes: 500,
-        ..LinkStats::default()
-    };
+    bench.lab.tables().links[0].stats = recorded_stats();
     bench
 }
 

@@ -21,6 +21,19 @@ use uvti_core::xfrm::{
 };
 use uvti_dataplane::engine::{Monitor, Monitors, Topics, note};
 
+/// What the device had counted when iproute2's output was recorded.
+pub(crate) fn recorded_stats() -> LinkStats {
+    LinkStats {
+        rx_packets: 1,
+        rx_bytes: 100,
+        rx_errors: 1,
+        rx_dropped: 1,
+        tx_packets: 5,
+        tx_bytes: 500,
+        ..LinkStats::default()
+    }
+}
+
 /// Exit code of a command that the system's `ip` would have run.
 pub(crate) const SYSTEM: u8 = 200;
 

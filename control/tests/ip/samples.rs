@@ -1,6 +1,6 @@
 //! What `ip` printed of a running kernel VTI (`golden/samples`), byte for byte.
 
-use crate::lab::{Bench, words};
+use crate::lab::{Bench, recorded_stats, words};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use uvti::ip::system::Output;
@@ -38,15 +38,7 @@ fn bench() -> Bench {
         bench.quiet(&command.replace("-6 xfrm policy add", "xfrm policy add src ::/0"));
     }
     let mut tables = bench.lab.tables();
-    tables.links[0].stats = LinkStats {
-        rx_packets: 1,
-        rx_bytes: 100,
-        rx_errors: 1,
-        rx_dropped: 1,
-        tx_packets: 5,
-        tx_bytes: 500,
-        ..LinkStats::default()
-    };
+    tables.links[0].stats = recorded_stats();
     for sa in tables.tables.states.newest_first() {
         match sa.spec.spi.0 {
             0x100 => sa.run.consume(5, 500, now),

@@ -76,6 +76,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         let mut burst = std::mem::take(&mut self.scratch.rx);
         self.opener.run(self.tables.load(), &mut burst, self.id, now);
         burst.chunk_by(|a, b| a.device == b.device).for_each(|run| self.know(run[0].device));
+        let host = self.tables.load().policies.concern_host();
         // Packets of one device come together: counted and written by the run, not one by one.
         let (mut device, mut run) = (DeviceId::NONE, 0);
         for slot in burst.drain(..) {
@@ -85,7 +86,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
                 (device, run) = (slot.device, 0);
             }
             run += 1;
-            self.dispose(slot, now);
+            self.dispose(slot, host, now);
         }
         self.books.count(self.counters(device), Way::Rx, came, run);
         self.hand_over(device);
@@ -93,28 +94,33 @@ impl<T: Tamper, A: Account> Worker<T, A> {
         self.account.burst_done();
     }
 
-    fn dispose(&mut self, slot: RxSlot, now: u64) {
+    /// `host`: whether there are policies that the host would ask behind the device.
+    fn dispose(&mut self, slot: RxSlot, host: bool, now: u64) {
+        let len = slot.len;
         match slot.verdict {
-            RxVerdict::Deliver { len, way } => match self.host_drops(way, &slot.buf, now) {
-                None => {
-                    self.scratch.delivered.push(slot.buf);
-                    self.scratch.deliveries.push(Delivery { len, way });
+            RxVerdict::Deliver { way } => {
+                match host.then(|| self.host_drops(way, &slot.buf, now)).flatten() {
+                    None => {
+                        self.scratch.delivered.push(slot.buf);
+                        self.scratch.deliveries.push(Delivery { len, way });
+                    }
+                    Some(drop) => {
+                        // The VTI has received it.
+                        self.books.count(self.counters(slot.device), Way::Rx, Count::Bytes, len as u64);
+                        self.refuse(slot.device, slot.buf, &drop, None);
+                    }
                 }
-                Some(drop) => {
-                    // The VTI has received it.
-                    self.books.count(self.counters(slot.device), Way::Rx, Count::Bytes, len as u64);
-                    self.refuse(slot.device, slot.buf, &drop, None);
-                }
-            },
+            }
             RxVerdict::Hop(home) if usize::from(home) < self.doors.len() => {
                 self.scratch.hops[usize::from(home)].push(slot.buf);
                 self.scratch.hop_outers[usize::from(home)].push(slot.outer);
             }
             RxVerdict::Drop(drop) => {
-                let kind = self.tables.load().devices.get(slot.device).map(|device| device.spec.kind);
-                if drop.reason.row().counted_by(kind).any(|field| field == LinkField::RxBytes) {
+                // Of what was never opened no device has received a byte.
+                let mut kind = || self.tables.load().devices.get(slot.device).map(|device| device.spec.kind);
+                if len > 0 && drop.reason.row().counted_by(kind()).any(|field| field == LinkField::RxBytes) {
                     // A kernel's device has received it, with its length.
-                    self.books.count(self.counters(slot.device), Way::Rx, Count::Bytes, slot.len as u64);
+                    self.books.count(self.counters(slot.device), Way::Rx, Count::Bytes, len as u64);
                 }
                 let outer = (!slot.opened).then_some(&slot.outer);
                 self.refuse(slot.device, slot.buf, &drop, outer);
@@ -126,12 +132,7 @@ impl<T: Tamper, A: Account> Worker<T, A> {
     }
 
     /// The drop of an inner packet that the host would not let pass, if it knew our policies.
-    #[inline]
     fn host_drops(&mut self, way: WayPlace, packet: &Buf, now: u64) -> Option<Drop> {
-        let tables = self.tables.load();
-        if !tables.policies.concern_host() {
-            return None;
-        }
         let Self { opener, pathfinder, .. } = self;
         let mut ask = |device: &Device, src, dst| pathfinder.onward(device.ifindex, src, dst);
         opener.host_drops(self.tables.load(), way, packet.bytes(), now, &mut ask)

@@ -83,7 +83,8 @@ pub(super) fn esp_in(data: &[u8]) {
         receiver.run(&tables, &mut alone, 0, NOW);
         assert_eq!(fate(whole), fate(&alone[0]), "in a burst, and alone");
         assert_eq!(whole.buf.bytes(), alone[0].buf.bytes());
-        if let RxVerdict::Deliver { len, .. } = whole.verdict {
+        if let RxVerdict::Deliver { .. } = whole.verdict {
+            let len = whole.len;
             let sealed = arrival.2.expect("only what was sealed with the key, and not spoilt, is delivered");
             let inner = whole.buf.bytes();
             assert!(inner.len() <= len && len == sealed.len(), "{} {len} {}", inner.len(), sealed.len());
@@ -98,7 +99,7 @@ pub(super) fn esp_in(data: &[u8]) {
 /// What became of a packet: its length, or the reason.
 fn fate(slot: &RxSlot) -> Result<usize, &'static str> {
     match &slot.verdict {
-        RxVerdict::Deliver { len, .. } => Ok(*len),
+        RxVerdict::Deliver { .. } => Ok(slot.len),
         RxVerdict::Drop(drop) => Err(drop.reason.row().name),
         other => panic!("no verdict: {other:?}"),
     }

@@ -48,8 +48,6 @@ pub enum RxVerdict {
     Pending,
     /// Opened and checked: to be handed to the device.
     Deliver {
-        /// What a kernel counts as received: [`RxSlot::len`].
-        len: usize,
         /// The way that it came: [`Receiver::sa`] and [`Receiver::policy`] know it until the next burst.
         way: WayPlace,
     },
@@ -200,7 +198,7 @@ impl Receiver {
             return;
         }
         slot.verdict = match deliver(tables, device, sa, &mut self.passed, slot, seq, now) {
-            Ok(passed) => RxVerdict::Deliver { len: slot.len, way: WayPlace { known: place, passed } },
+            Ok(passed) => RxVerdict::Deliver { way: WayPlace { known: place, passed } },
             Err((reason, policy)) => {
                 if let Some(stat) = reason.row().sa {
                     sa.run.count(stat);

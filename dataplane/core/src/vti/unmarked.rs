@@ -18,14 +18,19 @@ pub enum Stage {
 impl Stage {
     /// Where a packet was dropped for a reason.
     pub(super) fn of(reason: Reason) -> Self {
-        if reason.row().name.starts_with("tx_unmarked_") { Stage::Host } else { Stage::Device }
+        let host =
+            reason == Reason::TxUnmarkedUnsent || BEFORE_DEVICE.iter().any(|(_, before)| *before == reason);
+        if host { Stage::Host } else { Stage::Device }
     }
 
     /// The reason at this stage, where on the device it is `reason`.
     pub fn reason(self, reason: Reason) -> Reason {
         match self {
             Stage::Device => reason,
-            Stage::Host => before_device(reason),
+            Stage::Host => {
+                let known = BEFORE_DEVICE.iter().find(|(on_device, _)| *on_device == reason);
+                known.map_or(Reason::TxUnmarkedUnsent, |(_, before)| *before)
+            }
         }
     }
 }
@@ -36,23 +41,37 @@ pub(super) fn goes_on(reason: Reason) -> bool {
     matches!(reason, TxXfrmDisabled | TxNoPolicy | TxBypassPolicy | TxNoTransform)
 }
 
-/// Only the XFRM MIB moves.
-fn before_device(reason: Reason) -> Reason {
+/// Reasons on the device, and before it, where only the XFRM MIB moves. What is not here was not sent.
+const BEFORE_DEVICE: &[(Reason, Reason)] = {
     use Reason::*;
-    match reason {
-        TxPolicyBlock => TxUnmarkedPolicyBlock,
-        TxDefaultBlock => TxUnmarkedDefaultBlock,
-        TxNoSa => TxUnmarkedNoSa,
-        TxTemplateSpiClash => TxUnmarkedPolicyError,
-        TxWrongDirection => TxUnmarkedWrongDirection,
-        TxNoOuterRoute => TxUnmarkedNoOuterRoute,
-        TxNotTunnelMode => TxUnmarkedNotTunnelMode,
-        TxLoop | TxMutualLoop | TxOwnEsp => TxUnmarkedLoop,
+    &[
+        (TxPolicyBlock, TxUnmarkedPolicyBlock),
+        (TxDefaultBlock, TxUnmarkedDefaultBlock),
+        (TxNoSa, TxUnmarkedNoSa),
+        (TxTemplateSpiClash, TxUnmarkedPolicyError),
+        (TxWrongDirection, TxUnmarkedWrongDirection),
+        (TxNoOuterRoute, TxUnmarkedNoOuterRoute),
+        (TxNotTunnelMode, TxUnmarkedNotTunnelMode),
+        (TxLoop, TxUnmarkedLoop),
+        (TxMutualLoop, TxUnmarkedLoop),
+        (TxOwnEsp, TxUnmarkedLoop),
         // kernel: net/ipv4/ip_forward.c ip_exceeds_mtu()
-        TxTooBig => TxUnmarkedTooBig,
-        TxHoldQueueFull => TxUnmarkedHoldQueueFull,
-        TxSaExpired => TxUnmarkedSaExpired,
-        TxSeqOverflow => TxUnmarkedSeqOverflow,
-        _ => TxUnmarkedUnsent,
+        (TxTooBig, TxUnmarkedTooBig),
+        (TxHoldQueueFull, TxUnmarkedHoldQueueFull),
+        (TxSaExpired, TxUnmarkedSaExpired),
+        (TxSeqOverflow, TxUnmarkedSeqOverflow),
+    ]
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stage_of_a_reason_is_in_its_name() {
+        for reason in Reason::ALL {
+            let host = reason.row().name.starts_with("tx_unmarked_");
+            assert_eq!(Stage::of(*reason) == Stage::Host, host, "{reason:?}");
+        }
     }
 }

@@ -235,10 +235,10 @@ impl Core {
         self.receiver.run(&self.tables, &mut slots, 0, NOW);
         let device = slots[0].device;
         let fate = match &slots[0].verdict {
-            RxVerdict::Deliver { len, way } => {
+            RxVerdict::Deliver { way } => {
                 let spi = self.receiver.sa(*way).expect("its SA").spec.spi.0;
                 let priority = self.receiver.policy(*way).map(|p| p.spec.priority);
-                Ok(Carried { device: device.0, spi, priority, routed: false, len: *len })
+                Ok(Carried { device: device.0, spi, priority, routed: false, len: slots[0].len })
             }
             RxVerdict::Drop(drop) => Err(((device != DeviceId::NONE).then_some(device.0), drop.reason)),
             other => panic!("{other:?}"),

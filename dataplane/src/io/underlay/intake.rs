@@ -135,20 +135,19 @@ impl Intake {
                 into.push(Received::Damaged { buf, from, fault: Fault::Truncated });
                 continue;
             }
-            let size = joined_size(&datagram).filter(|size| *size < buf.len());
             if self.joins == Joins::Never {
                 into.push(judge(buf, &datagram));
                 continue;
             }
-            let parts = size.map_or(1, |size| buf.len().div_ceil(size));
-            let mut rest = buf.bytes();
-            for _ in 0..parts {
-                let (part, behind) = rest.split_at(size.unwrap_or(rest.len()).min(rest.len()));
+            let mut copy = |part: &[u8]| {
                 // One that the pool lacks is allocated, and not kept.
                 let mut copy = pool.take_or_make();
                 copy.fill(part);
                 into.push(judge(copy, &datagram));
-                rest = behind;
+            };
+            match joined_size(&datagram) {
+                Some(size) if size < buf.len() => buf.bytes().chunks(size).for_each(copy),
+                _ => copy(buf.bytes()),
             }
             pool.put_large(buf);
             self.dense = self.dense.max(into.len() - before);

@@ -68,9 +68,9 @@ fn receive(lab: &Lab, packets: &[(Peer, Vec<u8>)], cuts: &[usize]) -> Left {
     let mut receiver = Receiver::default();
     let tell = |receiver: &Receiver, slot: &RxSlot| match &slot.verdict {
         RxVerdict::Pending => panic!("left undecided"),
-        RxVerdict::Deliver { len, way } => {
+        RxVerdict::Deliver { way } => {
             let (sa, policy) = (receiver.sa(*way).unwrap(), receiver.policy(*way).unwrap());
-            format!("{len} by {} for {} to {:?}", sa.spec.spi, policy.spec.index, slot.device)
+            format!("{} by {} for {} to {:?}", slot.len, sa.spec.spi, policy.spec.index, slot.device)
         }
         RxVerdict::Hop(home) => format!("to {home}"),
         RxVerdict::Drop(drop) => format!("{} at {:?}", line(drop), slot.device),

@@ -121,8 +121,8 @@ fn receive_both(tables: &Arc<Snapshot>, slots: Vec<RxSlot>, name: &str) -> Foret
         let mut burst = [slot];
         Receiver::default().run(tables, &mut burst, home(tables, &said), NOW);
         let done = match &burst[0].verdict {
-            RxVerdict::Deliver { len, .. } => {
-                assert_eq!(said.counts.link.rx_bytes, *len as u64, "{name}");
+            RxVerdict::Deliver { .. } => {
+                assert_eq!(said.counts.link.rx_bytes, burst[0].len as u64, "{name}");
                 None
             }
             RxVerdict::Drop(drop) => Some(drop.reason.row().name),

@@ -40,7 +40,7 @@ fn fate(lab: &Lab, dst: &str) -> (String, u32) {
     };
     let mut fates = Vec::new();
     for slot in &burst {
-        let RxVerdict::Deliver { way, .. } = slot.verdict else { panic!("{:?}", slot.verdict) };
+        let RxVerdict::Deliver { way } = slot.verdict else { panic!("{:?}", slot.verdict) };
         let concerned = tables.policies.concern_host();
         let drop =
             concerned.then(|| receiver.host_drops(&tables, way, slot.buf.bytes(), NOW, &mut ask)).flatten();
